@@ -1,0 +1,5 @@
+"""Denoisers behind one protocol."""
+
+from .base import DenoisedPosterior, Denoiser
+
+__all__ = ["DenoisedPosterior", "Denoiser"]

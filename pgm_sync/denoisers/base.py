@@ -1,0 +1,52 @@
+"""The one question asked of every denoiser: what is the clean content, given this noisy state?"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ..errors import UnsupportedError
+from ..levels import NoiseLevel
+from ..maps import LinearMap
+
+
+class DenoisedPosterior(NamedTuple):
+    """Mean and covariance of x_0 given x_t under one trajectory's own denoiser (Eq. 4)."""
+
+    mean: Tensor  # (*batch, *shape)
+    covariance: Tensor  # (*batch, r, r), of the features of x_0 (of all elements, flattened, without features)
+
+
+class Denoiser(abc.ABC):
+    """What one trajectory knows by itself: ``E[x_0 | x_t]``, and where it can, ``Cov[x_0 | x_t]``."""
+
+    shape: tuple[int, ...]
+    has_covariance: bool = False
+
+    @abc.abstractmethod
+    def denoise(
+        self,
+        noisy: Tensor,  # (*batch, *shape)
+        level: NoiseLevel,
+        condition: Any = None,
+    ) -> Tensor:  # (*batch, *shape)
+        """The posterior mean of the clean content, in the shape of `noisy`."""
+
+    def posterior(
+        self,
+        noisy: Tensor,  # (*batch, *shape)
+        level: NoiseLevel,
+        condition: Any = None,
+        features: LinearMap | None = None,
+    ) -> DenoisedPosterior:
+        """Posterior mean and the covariance of ``features(x_0)`` (Eq. 4).
+
+        Raises UnsupportedError where the denoiser knows only the mean.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} gives no posterior covariance; "
+            "use posterior_covariance='surrogate', or a denoiser with has_covariance = True",
+            denoiser=type(self).__name__,
+        )

@@ -1,0 +1,103 @@
+"""Named failures: one root, each carrying the data a program needs to react to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PgmSyncError(ValueError):
+    """Root of every error raised on purpose by this package.
+
+    Keyword arguments given at construction become attributes, so that a caller can read the offending
+    node, factor, shape or step without parsing the message.
+    """
+
+    def __init__(self, message: str, **data: Any):
+        super().__init__(message)
+        self.data = data
+        for key, value in data.items():
+            setattr(self, key, value)
+
+
+class UnknownNameError(PgmSyncError):
+    """A trajectory, variable or factor that the graph does not have."""
+
+
+class DuplicateNameError(PgmSyncError):
+    """A name that the graph already has."""
+
+
+class EmptyGraphError(PgmSyncError):
+    """A graph without any trajectory or variable."""
+
+
+class GraphStructureError(PgmSyncError):
+    """Edges or nodes that no call of `FactorGraph` made, or a scope that makes no sense."""
+
+
+class ShapeError(PgmSyncError):
+    """Shapes that do not fit each other."""
+
+
+class DtypeError(PgmSyncError):
+    """A dtype that is not floating point, or two that differ where they must agree."""
+
+
+class DeviceError(PgmSyncError):
+    """Tensors on different devices."""
+
+
+class ParameterError(PgmSyncError):
+    """A number or option outside its range."""
+
+
+class CovarianceError(PgmSyncError):
+    """A covariance or precision matrix that is not symmetric, or not positive definite."""
+
+
+class NotFiniteError(PgmSyncError):
+    """NaN or infinity in evidence, data, or a denoiser's output."""
+
+
+class UnfittedError(PgmSyncError):
+    """A potential without parameters was asked for numbers."""
+
+
+class ImproperGraphError(PgmSyncError):
+    """The joint density cannot be normalised: some direction has no positive precision."""
+
+
+class UnseenSiteError(PgmSyncError):
+    """Shared sites that no trajectory sees."""
+
+
+class WeightError(PgmSyncError):
+    """Canvas weights that are not a partition of unity."""
+
+
+class StalePlanError(PgmSyncError):
+    """A compiled plan whose graph has changed since."""
+
+
+class UnsupportedError(PgmSyncError):
+    """A combination this package does not (yet) compute; the message names the nearest that works."""
+
+
+class UnsupportedSchedulerError(UnsupportedError):
+    """A scheduler or prediction type without known noise coordinates."""
+
+
+class BatchError(PgmSyncError):
+    """A batch that does not match the trajectories or the seeds."""
+
+
+class SavedFileError(PgmSyncError):
+    """A saved graph that is corrupted or of another format version."""
+
+
+class MissingPackageError(PgmSyncError, ImportError):
+    """An optional package that is not installed; the message says which extra brings it."""
+
+
+class ConvergenceError(PgmSyncError):
+    """An iteration that did not reach its tolerance; `trace` holds the residuals."""

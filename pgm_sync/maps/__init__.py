@@ -1,0 +1,26 @@
+"""Linear maps: what a factor sees of a trajectory."""
+
+from .base import Composition, LinearMap, Shape, as_shape
+from .features import DCT, ChannelMeans, FeatureMap, Features
+from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, element_index
+from .sparse import SparseMap
+
+__all__ = [
+    "DCT",
+    "ChannelMeans",
+    "Composition",
+    "Crop",
+    "FeatureMap",
+    "Features",
+    "Flip",
+    "Identity",
+    "IndexMap",
+    "LinearMap",
+    "Mask",
+    "Permutation",
+    "Rotate",
+    "Shape",
+    "SparseMap",
+    "as_shape",
+    "element_index",
+]

@@ -1,0 +1,162 @@
+"""Feature maps with orthonormal rows: a few numbers per trajectory that carry its correlations (Eq. 13)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..errors import CovarianceError, NotFiniteError, ParameterError, ShapeError
+from .base import LinearMap, Shape, as_shape
+
+
+class FeatureMap(LinearMap):
+    """``features = rows @ x`` with orthonormal rows; a subclass gives the rows, ``(out_size, in_size)``."""
+
+    orthonormal = True
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The orthonormal rows, ``(out_size, in_size)``, float64."""
+        raise NotImplementedError
+
+    def apply(self, x: Tensor) -> Tensor:
+        self._check(x, self.in_shape)
+        batch = x.shape[: x.ndim - len(self.in_shape)]
+        return (x.reshape(*batch, -1) @ self.rows.to(x).mT).reshape(*batch, *self.out_shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self._check(y, self.out_shape)
+        batch = y.shape[: y.ndim - len(self.out_shape)]
+        return (y.reshape(*batch, -1) @ self.rows.to(y)).reshape(*batch, *self.in_shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DCT(FeatureMap):
+    """The `modes` lowest-frequency cosines over the last two axes (the last one, for vectors), per channel.
+
+    Modes are ordered by spatial frequency, the constant first. Output shape ``(*channels, modes)``. A feature
+    is a coordinate in an orthonormal basis, so the first is ``sqrt(number of pixels) * mean``.
+
+    >>> DCT((3, 12, 12), modes=4).out_shape
+    (3, 4)
+    """
+
+    in_shape: Shape
+    modes: int = 4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        size = math.prod(self._axes)
+        if not 1 <= self.modes <= size:
+            raise ParameterError(f"modes={self.modes} is not in 1..{size} for axes {self._axes}", modes=self.modes)
+
+    @property
+    def _axes(self) -> Shape:
+        return self.in_shape[-2:]
+
+    @property
+    def out_shape(self) -> Shape:
+        return (*self.in_shape[:-2], self.modes)
+
+    @cached_property
+    def _frequencies(self) -> list[tuple[int, ...]]:
+        grid = torch.cartesian_prod(*(torch.arange(n) for n in self._axes)).reshape(-1, len(self._axes))
+        # half periods per pixel, so that a long axis does not use up all the low modes; ties keep raster order
+        frequency = sum((grid[:, k].double() / n) ** 2 for k, n in enumerate(self._axes))
+        return [tuple(grid[i].tolist()) for i in torch.argsort(frequency, stable=True)[: self.modes]]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        cosines = [_dct_matrix(n) for n in self._axes]
+        modes = []
+        for ks in self._frequencies:
+            mode = cosines[0][ks[0]]
+            for k, c in zip(ks[1:], cosines[1:], strict=True):
+                mode = torch.outer(mode.flatten(), c[k])
+            modes.append(mode.flatten())
+        channels = math.prod(self.in_shape[:-2])
+        return torch.kron(torch.eye(channels, dtype=torch.float64), torch.stack(modes))
+
+    def labels(self) -> list[str]:
+        modes = ["dct" + ",".join(map(str, ks)) for ks in self._frequencies]
+        channels = math.prod(self.in_shape[:-2])
+        return modes if channels == 1 else [f"c{c} {m}" for c in range(channels) for m in modes]
+
+
+def _dct_matrix(n: int) -> Tensor:
+    """Orthonormal DCT-II, ``(n, n)``, rows by frequency."""
+    k, x = torch.meshgrid(torch.arange(n).double(), torch.arange(n).double() + 0.5, indexing="ij")
+    matrix = torch.cos(math.pi * k * x / n) * math.sqrt(2 / n)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+def ChannelMeans(in_shape: Shape) -> DCT:
+    """One feature per channel, ``sqrt(number of pixels) * mean`` (the scale keeps noise white)."""
+    return DCT(in_shape, modes=1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Features(FeatureMap):
+    """Features in a basis of your own: ``basis`` is ``(r, *in_shape)`` with orthonormal rows.
+
+    Raises CovarianceError if the rows are not orthonormal to 1e-6, NotFiniteError on NaN.
+    """
+
+    basis: Tensor
+
+    def __post_init__(self) -> None:
+        basis = torch.as_tensor(self.basis)
+        if basis.ndim < 2:
+            raise ShapeError(f"a basis has shape (r, *in_shape), not {tuple(basis.shape)}", got=tuple(basis.shape))
+        if not torch.isfinite(basis).all():
+            raise NotFiniteError(f"the feature basis of shape {tuple(basis.shape)} has NaN or infinite entries")
+        rows = basis.flatten(1).double()
+        error = (rows @ rows.mT - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max().item()
+        if error > 1e-6:
+            raise CovarianceError(
+                f"the {len(rows)} rows of the feature basis are not orthonormal (largest deviation {error:.2g}); "
+                "Features.orthonormalise(rows) or Features.pca(data, rank) gives such a basis",
+                error=error,
+            )
+        object.__setattr__(self, "basis", basis)
+
+    @property
+    def in_shape(self) -> Shape:  # type: ignore[override]
+        return tuple(self.basis.shape[1:])
+
+    @property
+    def out_shape(self) -> Shape:
+        return (self.basis.shape[0],)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        return self.basis.flatten(1).double()
+
+    @classmethod
+    def orthonormalise(cls, rows: Tensor) -> Features:
+        """An orthonormal basis of the span of ``rows (r, *in_shape)``; dependent rows are dropped."""
+        _, values, basis = torch.linalg.svd(rows.flatten(1).double(), full_matrices=False)
+        kept = basis[values > values[0] * 1e-9]
+        return cls(kept.reshape(-1, *rows.shape[1:]))
+
+    @classmethod
+    def pca(cls, data: Tensor, rank: int) -> Features:
+        """The `rank` leading principal directions of ``data (n, *in_shape)``.
+
+        Raises ParameterError if `rank` exceeds what the data span, NotFiniteError on NaN.
+        """
+        if not torch.isfinite(data).all():
+            raise NotFiniteError("PCA data has NaN or infinite entries")
+        centred = (data - data.mean(0)).flatten(1).double()
+        if not 1 <= rank <= min(centred.shape):
+            raise ParameterError(f"rank={rank} is not in 1..{min(centred.shape)}", rank=rank)
+        _, _, basis = torch.linalg.svd(centred, full_matrices=False)
+        return cls(basis[:rank].reshape(rank, *data.shape[1:]))
+
+    def labels(self) -> list[str]:
+        return [f"mode {k}" for k in range(len(self.basis))]

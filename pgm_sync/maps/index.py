@@ -1,0 +1,213 @@
+"""Maps that pick elements: every output element is one input element, none picked twice."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..errors import ParameterError, ShapeError
+from .base import Composition, LinearMap, Shape, as_shape
+
+
+class IndexMap(LinearMap):
+    """A map given by where each output element comes from.
+
+    A subclass arranges one integer array; everything else follows from it.
+    """
+
+    orthonormal = True
+
+    @abc.abstractmethod
+    def _arrange(self, elements: Tensor) -> Tensor:
+        """The array of shape `out_shape` that `apply` makes of `elements`, an array of `in_shape`."""
+
+    @cached_property
+    def _source(self) -> Tensor:
+        elements = torch.arange(math.prod(self.in_shape)).reshape(self.in_shape)
+        return self._arrange(elements).contiguous()
+
+    @property
+    def index(self) -> Tensor:
+        """Flat input position of every output element, ``(out_size,)``, int64."""
+        return self._source.flatten()
+
+    @property
+    def out_shape(self) -> Shape:
+        return tuple(self._source.shape)
+
+    def apply(self, x: Tensor) -> Tensor:
+        self._check(x, self.in_shape)
+        batch = x.shape[: x.ndim - len(self.in_shape)]
+        flat = x.reshape(*batch, -1)
+        return flat.index_select(-1, self.index.to(x.device)).reshape(*batch, *self.out_shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self._check(y, self.out_shape)
+        batch = y.shape[: y.ndim - len(self.out_shape)]
+        flat = y.reshape(*batch, -1)
+        out = flat.new_zeros(*batch, math.prod(self.in_shape))
+        return out.index_copy(-1, self.index.to(y.device), flat).reshape(*batch, *self.in_shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(IndexMap):
+    """The whole content, unchanged."""
+
+    in_shape: Shape
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        return elements
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Crop(IndexMap):
+    """A box over the last axes: ``x[..., start:start+size]`` on each of the last ``len(start)`` axes.
+
+    With ``wrap=True`` a box that passes the end of an axis goes on at its beginning (a 360 degree canvas).
+
+    >>> Crop((1, 4, 10), start=(0, 8), size=(4, 4), wrap=True).out_shape
+    (1, 4, 4)
+
+    Raises ShapeError if the box does not fit.
+    """
+
+    in_shape: Shape
+    start: Sequence[int] = ()
+    size: Sequence[int] = ()
+    wrap: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        object.__setattr__(self, "start", tuple(self.start))
+        object.__setattr__(self, "size", as_shape(self.size, "crop size"))
+        axes = self.in_shape[len(self.in_shape) - len(self.start) :]
+        fits = len(self.start) == len(self.size) == len(axes) and all(
+            0 <= a < n and s <= n and (self.wrap or a + s <= n)
+            for a, s, n in zip(self.start, self.size, axes, strict=True)
+        )
+        if not fits:
+            raise ShapeError(
+                f"a crop starting at {self.start} of size {self.size} does not fit into shape {self.in_shape}"
+                + ("" if self.wrap else " (wrap=True lets it pass the end)"),
+                start=self.start,
+                size=self.size,
+                in_shape=self.in_shape,
+            )
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        for k, (start, size) in enumerate(zip(self.start, self.size, strict=True)):
+            axis = elements.ndim - len(self.start) + k
+            elements = elements.index_select(axis, torch.arange(start, start + size) % self.in_shape[axis])
+        return elements
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flip(IndexMap):
+    """Mirror along `axes` (negative or positive axis numbers of the event shape; the last axis by default)."""
+
+    in_shape: Shape
+    axes: Sequence[int] = (-1,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        object.__setattr__(self, "axes", tuple(self.axes))
+        _check_axes(self, self.axes)
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        return elements.flip(self.axes)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rotate(IndexMap):
+    """Rotate by `quarter_turns` x 90 degrees counter-clockwise in the plane of the last two axes."""
+
+    in_shape: Shape
+    quarter_turns: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        if len(self.in_shape) < 2:
+            raise ShapeError(f"a rotation needs two axes, shape {self.in_shape} has one", in_shape=self.in_shape)
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        return elements.rot90(self.quarter_turns, (-2, -1))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Permutation(IndexMap):
+    """Reorder all elements: output element k is input element ``order[k]`` (flat, row-major); a jigsaw.
+
+    Raises ParameterError if `order` is not a permutation of ``0 .. size-1``.
+    """
+
+    in_shape: Shape
+    order: Tensor | Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        order = torch.as_tensor(self.order, dtype=torch.int64).flatten()
+        object.__setattr__(self, "order", order)
+        size = math.prod(self.in_shape)
+        if not torch.equal(order.sort().values, torch.arange(size)):
+            raise ParameterError(
+                f"order is not a permutation of 0..{size - 1} (it has {order.numel()} entries, "
+                f"{order.unique().numel()} of them different)",
+                size=size,
+            )
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        return elements.flatten()[torch.as_tensor(self.order)].reshape(self.in_shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mask(IndexMap):
+    """The elements where `mask` is true, as a flat vector. Raises ParameterError if there are none.
+
+    The mask may have fewer axes than `in_shape`; it then repeats over the leading ones (channels).
+    """
+
+    in_shape: Shape
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        mask = torch.as_tensor(self.mask, dtype=torch.bool)
+        try:
+            mask = mask.expand(self.in_shape)
+        except RuntimeError as error:
+            raise ShapeError(
+                f"a mask of shape {tuple(mask.shape)} does not broadcast to {self.in_shape}",
+                mask=tuple(mask.shape),
+                in_shape=self.in_shape,
+            ) from error
+        if not mask.any():
+            raise ParameterError(f"the mask of shape {tuple(mask.shape)} selects no element", mask=tuple(mask.shape))
+        object.__setattr__(self, "mask", mask.contiguous())
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        return elements[self.mask]
+
+
+def element_index(map: LinearMap) -> Tensor | None:
+    """Flat input position of every output element, or None for a map that does more than pick elements."""
+    if isinstance(map, IndexMap):
+        return map.index
+    if isinstance(map, Composition):
+        outer, inner = element_index(map.outer), element_index(map.inner)
+        return None if outer is None or inner is None else inner[outer]
+    return None
+
+
+def _check_axes(map: IndexMap, axes: Sequence[int]) -> None:
+    ndim = len(map.in_shape)
+    if not all(isinstance(a, int) and -ndim <= a < ndim for a in axes):
+        raise ShapeError(f"axes {tuple(axes)} do not exist in shape {map.in_shape}", axes=axes, in_shape=map.in_shape)

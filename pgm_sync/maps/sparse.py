@@ -1,0 +1,73 @@
+"""A map given by a sparse matrix: UV look-ups, warps, resampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NotFiniteError, ShapeError
+from .base import LinearMap, Shape, as_shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseMap(LinearMap):
+    """``apply(x) = matrix @ x.flatten()``; `indices` (2, nnz) row and column, `values` (nnz,).
+
+    ``SparseMap.from_scipy(matrix, in_shape, out_shape)`` takes any scipy.sparse matrix.
+    """
+
+    in_shape: Shape
+    to_shape: Shape
+    indices: Tensor
+    values: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        object.__setattr__(self, "to_shape", as_shape(self.to_shape))
+        size = (math.prod(self.to_shape), math.prod(self.in_shape))
+        if self.indices.ndim != 2 or self.indices.shape != (2, self.values.numel()):
+            raise ShapeError(
+                f"indices of shape {tuple(self.indices.shape)} do not fit {self.values.numel()} values: (2, nnz) needed"
+            )
+        top = [int(row.max()) if row.numel() else 0 for row in self.indices]
+        if top[0] >= size[0] or top[1] >= size[1] or (self.indices.numel() and int(self.indices.min()) < 0):
+            raise ShapeError(
+                f"sparse indices reach {tuple(top)}, outside the matrix of size {size} "
+                f"between {self.in_shape} and {self.to_shape}",
+                size=size,
+            )
+        if not torch.isfinite(self.values).all():
+            raise NotFiniteError("the sparse map has NaN or infinite entries")
+
+    @classmethod
+    def from_scipy(cls, matrix: Any, in_shape: Shape, out_shape: Shape) -> SparseMap:
+        """From a scipy.sparse matrix of shape (out_size, in_size)."""
+        coo = matrix.tocoo()
+        size = (math.prod(as_shape(out_shape)), math.prod(as_shape(in_shape)))
+        if coo.shape != size:
+            raise ShapeError(f"a matrix of shape {coo.shape} does not map {in_shape} to {out_shape}: {size} needed")
+        indices = torch.stack([torch.as_tensor(coo.row).long(), torch.as_tensor(coo.col).long()])
+        return cls(in_shape, out_shape, indices, torch.as_tensor(coo.data))
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.to_shape
+
+    def apply(self, x: Tensor) -> Tensor:
+        self._check(x, self.in_shape)
+        return self._gather(x, self.in_shape, self.to_shape, rows=0)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self._check(y, self.to_shape)
+        return self._gather(y, self.to_shape, self.in_shape, rows=1)
+
+    def _gather(self, x: Tensor, source: Shape, target: Shape, rows: int) -> Tensor:
+        batch = x.shape[: x.ndim - len(source)]
+        indices = self.indices.to(x.device)
+        terms = x.reshape(*batch, -1)[..., indices[1 - rows]] * self.values.to(x)
+        out = terms.new_zeros(*batch, math.prod(target))
+        return out.index_add(-1, indices[rows], terms).reshape(*batch, *target)
