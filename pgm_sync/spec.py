@@ -51,7 +51,10 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": key}
     if isinstance(value, Spec):
         fields = dataclasses.fields(value)  # type: ignore[arg-type]
-        return {"spec": type(value).__name__, **{f.name: encode(getattr(value, f.name), tensors) for f in fields}}
+        return {
+            "spec": type(value).__name__,
+            **{f.name: encode(getattr(value, f.name), tensors) for f in fields},
+        }
     raise SavedFileError(
         f"cannot save {value!r} of type {type(value).__name__}: names and parameters that are saved must be "
         "numbers, strings, None, tuples, tensors, maps or potentials",

@@ -52,7 +52,9 @@ class DCT(FeatureMap):
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
         size = math.prod(self._axes)
         if not 1 <= self.modes <= size:
-            raise ParameterError(f"modes={self.modes} is not in 1..{size} for axes {self._axes}", modes=self.modes)
+            raise ParameterError(
+                f"modes={self.modes} is not in 1..{size} for axes {self._axes}", modes=self.modes
+            )
 
     @property
     def _axes(self) -> Shape:
@@ -112,11 +114,17 @@ class Features(FeatureMap):
     def __post_init__(self) -> None:
         basis = torch.as_tensor(self.basis)
         if basis.ndim < 2:
-            raise ShapeError(f"a basis has shape (r, *in_shape), not {tuple(basis.shape)}", got=tuple(basis.shape))
+            raise ShapeError(
+                f"a basis has shape (r, *in_shape), not {tuple(basis.shape)}", got=tuple(basis.shape)
+            )
         if not torch.isfinite(basis).all():
-            raise NotFiniteError(f"the feature basis of shape {tuple(basis.shape)} has NaN or infinite entries")
+            raise NotFiniteError(
+                f"the feature basis of shape {tuple(basis.shape)} has NaN or infinite entries"
+            )
         rows = basis.flatten(1).double()
-        error = (rows @ rows.mT - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max().item()
+        error = (
+            (rows @ rows.mT - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max().item()
+        )
         if error > 1e-6:
             raise CovarianceError(
                 f"the {len(rows)} rows of the feature basis are not orthonormal (largest deviation {error:.2g}); "

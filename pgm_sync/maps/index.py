@@ -136,7 +136,9 @@ class Rotate(IndexMap):
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
         if len(self.in_shape) < 2:
-            raise ShapeError(f"a rotation needs two axes, shape {self.in_shape} has one", in_shape=self.in_shape)
+            raise ShapeError(
+                f"a rotation needs two axes, shape {self.in_shape} has one", in_shape=self.in_shape
+            )
 
     def _arrange(self, elements: Tensor) -> Tensor:
         return elements.rot90(self.quarter_turns, (-2, -1))
@@ -190,7 +192,9 @@ class Mask(IndexMap):
                 in_shape=self.in_shape,
             ) from error
         if not mask.any():
-            raise ParameterError(f"the mask of shape {tuple(mask.shape)} selects no element", mask=tuple(mask.shape))
+            raise ParameterError(
+                f"the mask of shape {tuple(mask.shape)} selects no element", mask=tuple(mask.shape)
+            )
         object.__setattr__(self, "mask", mask.contiguous())
 
     def _arrange(self, elements: Tensor) -> Tensor:
@@ -210,4 +214,6 @@ def element_index(map: LinearMap) -> Tensor | None:
 def _check_axes(map: IndexMap, axes: Sequence[int]) -> None:
     ndim = len(map.in_shape)
     if not all(isinstance(a, int) and -ndim <= a < ndim for a in axes):
-        raise ShapeError(f"axes {tuple(axes)} do not exist in shape {map.in_shape}", axes=axes, in_shape=map.in_shape)
+        raise ShapeError(
+            f"axes {tuple(axes)} do not exist in shape {map.in_shape}", axes=axes, in_shape=map.in_shape
+        )

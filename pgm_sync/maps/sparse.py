@@ -49,7 +49,9 @@ class SparseMap(LinearMap):
         coo = matrix.tocoo()
         size = (math.prod(as_shape(out_shape)), math.prod(as_shape(in_shape)))
         if coo.shape != size:
-            raise ShapeError(f"a matrix of shape {coo.shape} does not map {in_shape} to {out_shape}: {size} needed")
+            raise ShapeError(
+                f"a matrix of shape {coo.shape} does not map {in_shape} to {out_shape}: {size} needed"
+            )
         indices = torch.stack([torch.as_tensor(coo.row).long(), torch.as_tensor(coo.col).long()])
         return cls(in_shape, out_shape, indices, torch.as_tensor(coo.data))
 

@@ -1,0 +1,154 @@
+"""A Gaussian in information form, and its algebra."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import CovarianceError, NotFiniteError, ShapeError
+
+
+class Gaussian(NamedTuple):
+    """``log density(x) = -x' precision x / 2 + eta' x + log_scale``; it need not be normalised, or proper.
+
+    Laws: ``(f + g).log_density(x) == f.log_density(x) + g.log_density(x)``;
+    ``f.marginalize(keep).log_density(a)`` integrates the other variables out;
+    ``f.condition(index, b).log_density(a) == f.log_density((a, b))``.
+
+    >>> g = Gaussian.from_moments(torch.zeros(2), torch.eye(2))
+    >>> round(g.log_normalizer.item(), 6)
+    0.0
+    """
+
+    precision: Tensor  # (*batch, n, n), symmetric
+    eta: Tensor  # (*batch, n)
+    log_scale: Tensor  # (*batch)
+
+    @classmethod
+    def from_moments(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
+        """The normalised density N(mean, covariance). Raises CovarianceError unless positive definite."""
+        factor = cholesky(covariance, "the covariance")
+        precision = torch.cholesky_inverse(factor)
+        eta = (precision @ mean.unsqueeze(-1)).squeeze(-1)
+        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        n = mean.shape[-1]
+        return cls(
+            precision, eta, -0.5 * (eta * mean).sum(-1) - half_log_det - 0.5 * n * math.log(2 * math.pi)
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """``(*batch, n)``. Raises CovarianceError if the density is improper."""
+        factor = cholesky(self.precision, "the precision")
+        return torch.cholesky_solve(self.eta.unsqueeze(-1), factor).squeeze(-1)
+
+    @property
+    def covariance(self) -> Tensor:
+        """``(*batch, n, n)``. Raises CovarianceError if the density is improper."""
+        return torch.cholesky_inverse(cholesky(self.precision, "the precision"))
+
+    @property
+    def log_normalizer(self) -> Tensor:
+        """log of the integral over x, ``(*batch)``; 0 for a normalised density."""
+        factor = cholesky(self.precision, "the precision")
+        mean = torch.cholesky_solve(self.eta.unsqueeze(-1), factor).squeeze(-1)
+        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        n = self.eta.shape[-1]
+        return (
+            self.log_scale + 0.5 * (self.eta * mean).sum(-1) - half_log_det + 0.5 * n * math.log(2 * math.pi)
+        )
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Value at ``x (*batch, n)``."""
+        quadratic = (x.unsqueeze(-2) @ self.precision @ x.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+        return -0.5 * quadratic + (self.eta * x).sum(-1) + self.log_scale
+
+    def __add__(self, other: Gaussian) -> Gaussian:  # type: ignore[override]
+        """The product of the two densities."""
+        return Gaussian(
+            self.precision + other.precision, self.eta + other.eta, self.log_scale + other.log_scale
+        )
+
+    def marginalize(self, keep: Tensor) -> Gaussian:
+        """Integrate out every variable not in `keep`, a vector of positions."""
+        n = self.eta.shape[-1]
+        rest = torch.tensor([i for i in range(n) if i not in set(keep.tolist())], dtype=torch.int64)
+        factor = cholesky(
+            self.precision[..., rest[:, None], rest], "the precision of the variables integrated out"
+        )
+        cross = self.precision[..., rest[:, None], keep]
+        right = torch.cat([cross, self.eta[..., rest].unsqueeze(-1)], -1)
+        solved = torch.cholesky_solve(right, factor)
+        eta_rest = self.eta[..., rest]
+        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return Gaussian(
+            self.precision[..., keep[:, None], keep] - cross.mT @ solved[..., :-1],
+            self.eta[..., keep] - (cross.mT @ solved[..., -1:]).squeeze(-1),
+            self.log_scale
+            + 0.5 * (eta_rest * solved[..., -1]).sum(-1)
+            - half_log_det
+            + 0.5 * len(rest) * math.log(2 * math.pi),
+        )
+
+    def condition(self, index: Tensor, value: Tensor) -> Gaussian:
+        """Fix the variables at positions `index` to `value`; a Gaussian of the remaining ones."""
+        n = self.eta.shape[-1]
+        keep = torch.tensor([i for i in range(n) if i not in set(index.tolist())], dtype=torch.int64)
+        cross = self.precision[..., keep[:, None], index]
+        own = self.precision[..., index[:, None], index]
+        quadratic = (value.unsqueeze(-2) @ own @ value.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+        return Gaussian(
+            self.precision[..., keep[:, None], keep],
+            self.eta[..., keep] - (cross @ value.unsqueeze(-1)).squeeze(-1),
+            self.log_scale + (self.eta[..., index] * value).sum(-1) - 0.5 * quadratic,
+        )
+
+    def to_pyro(self) -> Any:
+        """The same density as a `pyro.ops.gaussian.Gaussian`."""
+        from pyro.ops.gaussian import Gaussian as PyroGaussian
+
+        return PyroGaussian(self.log_scale, self.eta, self.precision)
+
+    @classmethod
+    def from_pyro(cls, other: Any) -> Gaussian:
+        """From a `pyro.ops.gaussian.Gaussian`."""
+        return cls(other.precision, other.info_vec, other.log_normalizer)
+
+
+def cholesky(matrix: Tensor, what: str) -> Tensor:
+    """Lower Cholesky factor, or CovarianceError that names the matrix and its smallest eigenvalue."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool((info > 0).any()) or not torch.isfinite(factor).all():
+        require_finite(matrix, what)
+        low = torch.linalg.eigvalsh(matrix.detach().double()).min().item()
+        raise CovarianceError(
+            f"{what} ({matrix.shape[-1]} x {matrix.shape[-1]}) is not positive definite: "
+            f"its smallest eigenvalue is {low:.3g}",
+            smallest_eigenvalue=low,
+        )
+    return factor
+
+
+def require_symmetric(matrix: Tensor, what: str) -> None:
+    """CovarianceError unless `matrix` is square and symmetric to 1e-5 of its largest entry."""
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ShapeError(f"{what} of shape {tuple(matrix.shape)} is not square", got=tuple(matrix.shape))
+    require_finite(matrix, what)
+    error = (matrix - matrix.mT).abs().max().item()
+    if error > 1e-5 * max(matrix.abs().max().item(), 1e-30):
+        raise CovarianceError(f"{what} is not symmetric: entries differ by up to {error:.3g}", error=error)
+
+
+def require_finite(tensor: Tensor, what: str) -> None:
+    """NotFiniteError if `tensor` has NaN or infinite entries."""
+    bad = ~torch.isfinite(tensor)
+    if bad.any():
+        first = tuple(bad.nonzero()[0].tolist())
+        raise NotFiniteError(
+            f"{what} has {int(bad.sum())} NaN or infinite entries out of {tensor.numel()}, the first at {first}",
+            count=int(bad.sum()),
+            first=first,
+        )

@@ -1,0 +1,272 @@
+"""The factor graph: a networkx graph whose nodes are trajectories, hidden variables and factors."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from ..errors import (
+    DuplicateNameError,
+    EmptyGraphError,
+    GraphStructureError,
+    ParameterError,
+    ShapeError,
+    UnknownNameError,
+)
+from ..maps import Identity, LinearMap, Shape, as_shape
+from ..potentials import Potential
+
+Name = Hashable
+
+
+class FactorGraph(nx.Graph):
+    """A bipartite networkx graph: trajectories (and hidden variables) on one side, factors on the other.
+
+    Names are any hashable; insertion order is kept and fixes the order of everything computed. Node attributes:
+    ``kind`` ("trajectory", "variable" or "factor"), ``bipartite`` (0 or 1), ``shape`` or ``potential`` and
+    ``maps``; edge attribute: ``position`` in the factor's scope. All of networkx works on it.
+
+    >>> graph = FactorGraph()
+    >>> graph.add_trajectory("left", shape=(1, 4, 4))
+    >>> graph.add_trajectory("right", shape=(1, 4, 4))
+    >>> graph.add_factor("seam", ["left", "right"], Correlation(0.8))
+    >>> graph
+    FactorGraph(2 trajectories, 1 factor)
+    """
+
+    # ---- building ------------------------------------------------------------------------------------
+
+    def add_trajectory(self, name: Name, shape: Sequence[int] | int) -> None:
+        """Add a diffusion trajectory with clean content of the given event shape.
+
+        Raises DuplicateNameError, ShapeError.
+        """
+        self._add_variable(name, shape, "trajectory")
+
+    def add_variable(self, name: Name, shape: Sequence[int] | int) -> None:
+        """Add a hidden variable, which no denoiser knows: a canvas, a texture atlas, a style code.
+
+        Raises DuplicateNameError, ShapeError.
+        """
+        self._add_variable(name, shape, "variable")
+
+    def _add_variable(self, name: Name, shape: Sequence[int] | int, kind: str) -> None:
+        self._check_new(name)
+        shape = as_shape(shape, f"shape of {kind} {name!r}:")
+        self.add_node(name, kind=kind, bipartite=0, shape=shape)
+
+    def add_factor(
+        self,
+        name: Name,
+        scope: Sequence[Name],
+        potential: Potential,
+        maps: Sequence[LinearMap | None] | None = None,
+    ) -> None:
+        """Add a factor over `scope`, an ordered list of trajectories or variables.
+
+        `maps` gives one linear map per end, what the factor sees of it (None: the whole content).
+
+        Raises UnknownNameError, DuplicateNameError, GraphStructureError (empty or repeated scope), ShapeError
+        (a map that does not fit its end, ends that the potential cannot join), ParameterError.
+        """
+        self._check_new(name)
+        scope = [scope] if scope in self and not isinstance(scope, list) else list(scope)
+        if not scope:
+            raise GraphStructureError(f"factor {name!r} has an empty scope", factor=name)
+        for end in scope:
+            if end not in self or self.nodes[end]["kind"] == "factor":
+                raise UnknownNameError(
+                    f"factor {name!r} names {end!r}, which is not a trajectory or variable of this graph; "
+                    f"it has {_listing(self.variables)}",
+                    factor=name,
+                    name=end,
+                )
+        if len(set(scope)) < len(scope):
+            raise GraphStructureError(
+                f"factor {name!r} names an end twice: {scope}", factor=name, scope=scope
+            )
+        if not isinstance(potential, Potential):
+            raise ParameterError(
+                f"factor {name!r}: {potential!r} is not a potential (Correlation(0.8), JointGaussian(), ...)",
+                factor=name,
+            )
+        given = list(maps) if maps is not None else [None] * len(scope)
+        if len(given) != len(scope):
+            raise ShapeError(f"factor {name!r} has {len(scope)} ends and {len(given)} maps", factor=name)
+        for end, m in zip(scope, given, strict=True):
+            if m is not None and m.in_shape != self.shape(end):
+                raise ShapeError(
+                    f"factor {name!r}: the map on {end!r} takes shape {m.in_shape}, "
+                    f"but {end!r} has shape {self.shape(end)}",
+                    factor=name,
+                    name=end,
+                    expected=m.in_shape,
+                    got=self.shape(end),
+                )
+        potential.check(
+            name,
+            [s if m is None else m.out_shape for s, m in zip(map(self.shape, scope), given, strict=True)],
+        )
+        self.add_node(name, kind="factor", bipartite=1, potential=potential, maps=tuple(given))
+        for position, end in enumerate(scope):
+            self.add_edge(name, end, position=position)
+
+    def with_potentials(self, potentials: Mapping[Name, Potential]) -> FactorGraph:
+        """A copy of the graph in which the given factors have other potentials."""
+        copy = self.copy()
+        for factor, potential in potentials.items():
+            potential.check(factor, self.seen_shapes(factor))
+            copy.nodes[factor]["potential"] = potential
+        return copy
+
+    def _check_new(self, name: Name) -> None:
+        if name is None:
+            raise GraphStructureError("None cannot name a node")
+        if name in self:
+            raise DuplicateNameError(
+                f"the graph already has a {self.nodes[name].get('kind', 'node')} {name!r}", name=name
+            )
+
+    # ---- reading -------------------------------------------------------------------------------------
+
+    def _of_kind(self, *kinds: str) -> list[Name]:
+        return [n for n, data in self.nodes(data=True) if data.get("kind") in kinds]
+
+    @property
+    def trajectories(self) -> list[Name]:
+        """Names of the trajectories, in insertion order."""
+        return self._of_kind("trajectory")
+
+    @property
+    def hidden(self) -> list[Name]:
+        """Names of the hidden variables, in insertion order."""
+        return self._of_kind("variable")
+
+    @property
+    def variables(self) -> list[Name]:
+        """Names of trajectories and hidden variables together, in insertion order."""
+        return self._of_kind("trajectory", "variable")
+
+    @property
+    def factors(self) -> list[Name]:
+        """Names of the factors, in insertion order."""
+        return self._of_kind("factor")
+
+    def _data(self, name: Name, *kinds: str) -> dict[str, Any]:
+        if name not in self or self.nodes[name].get("kind") not in kinds:
+            wanted = "factor" if kinds == ("factor",) else "trajectory or variable"
+            have = self._of_kind(*kinds)
+            raise UnknownNameError(f"the graph has no {wanted} {name!r}; it has {_listing(have)}", name=name)
+        return self.nodes[name]
+
+    def shape(self, name: Name) -> Shape:
+        """Event shape of a trajectory or variable. Raises UnknownNameError."""
+        return self._data(name, "trajectory", "variable")["shape"]
+
+    def potential(self, factor: Name) -> Potential:
+        """The potential of a factor. Raises UnknownNameError."""
+        return self._data(factor, "factor")["potential"]
+
+    def maps(self, factor: Name) -> list[LinearMap]:
+        """One map per end of a factor, the identity where none was given. Raises UnknownNameError."""
+        maps = self._data(factor, "factor")["maps"]
+        return [
+            Identity(self.shape(end)) if m is None else m
+            for end, m in zip(self.scope(factor), maps, strict=True)
+        ]
+
+    def scope(self, factor: Name) -> list[Name]:
+        """The ends of a factor, in the order given. Raises UnknownNameError."""
+        self._data(factor, "factor")
+        return sorted(self.adj[factor], key=lambda end: self.adj[factor][end]["position"])
+
+    def seen_shapes(self, factor: Name) -> list[Shape]:
+        """The shape a factor sees of each of its ends."""
+        return [m.out_shape for m in self.maps(factor)]
+
+    def validate(self) -> None:
+        """Check what networkx calls may have changed since the nodes were added.
+
+        Raises EmptyGraphError, GraphStructureError.
+        """
+        if not self.variables:
+            raise EmptyGraphError(
+                "the graph has no trajectory or variable; call add_trajectory(name, shape) first"
+            )
+        for node, data in self.nodes(data=True):
+            if "kind" not in data:
+                raise GraphStructureError(
+                    f"node {node!r} was not added by add_trajectory, add_variable or add_factor", name=node
+                )
+        for a, b in self.edges:
+            if (self.nodes[a]["kind"] == "factor") == (self.nodes[b]["kind"] == "factor"):
+                raise GraphStructureError(
+                    f"edge {a!r} - {b!r} does not join a factor with a variable", edge=(a, b)
+                )
+        for factor in self.factors:
+            positions = sorted(d.get("position", -1) for d in self.adj[factor].values())
+            if positions != list(range(len(self.nodes[factor]["maps"]))):
+                raise GraphStructureError(
+                    f"the edges of factor {factor!r} have changed since it was added", factor=factor
+                )
+
+    def markov_network(self) -> nx.Graph:
+        """Trajectories and variables, joined where a factor has both in its scope; edges list the ``factors``."""
+        network = nx.Graph()
+        network.add_nodes_from((v, dict(self.nodes[v])) for v in self.variables)
+        for factor in self.factors:
+            scope = self.scope(factor)
+            for k, a in enumerate(scope):
+                for b in scope[k + 1 :]:
+                    if not network.has_edge(a, b):
+                        network.add_edge(a, b, factors=[])
+                    network.edges[a, b]["factors"].append(factor)
+        return network
+
+    # ---- saving --------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph with its potentials to one file, ``.safetensors`` or ``.json`` (atomically)."""
+        from .serialization import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FactorGraph:
+        """Read a graph written by `save`. Raises SavedFileError on a corrupted file or another format version."""
+        from .serialization import load
+
+        return load(path)
+
+    # ---- showing -------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{len(names)} {word if len(names) == 1 else plural}"
+            for names, word, plural in [
+                (self.trajectories, "trajectory", "trajectories"),
+                (self.hidden, "hidden variable", "hidden variables"),
+                (self.factors, "factor", "factors"),
+            ]
+            if names
+        ]
+        return f"FactorGraph({', '.join(parts) or 'empty'})"
+
+    def __str__(self) -> str:
+        from .display import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from .display import html
+
+        return html(self)
+
+
+def _listing(names: Iterable[Name], most: int = 8) -> str:
+    names = list(names)
+    shown = ", ".join(repr(n) for n in names[:most])
+    return (shown + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"

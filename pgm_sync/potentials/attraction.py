@@ -1,0 +1,36 @@
+"""A spring between matching elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..maps import Shape
+from .base import Information, Potential, finite_number
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attraction(Potential):
+    """``log psi = -precision/2 * |x_i - x_j|^2``: the implicit model of heuristics that pull trajectories together.
+
+    It shrinks every marginal (section 2 of the theory: why averaging blurs); `Correlation` does not.
+    `precision` is positive, a number or one per element, in 1/(content units)^2.
+    """
+
+    precision: float | Tensor
+    elementwise: ClassVar[bool] = True
+    ends: ClassVar[int | None] = 2
+
+    def __post_init__(self) -> None:
+        finite_number(self.precision, "Attraction: precision", low=0)
+
+    def information(self, shapes: Sequence[Shape]) -> Information:
+        strength = torch.as_tensor(self.precision, dtype=torch.float64)
+        signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+        signs = signs.reshape(2, 2, *(1,) * strength.ndim)
+        zero = torch.zeros((), dtype=torch.float64)
+        return Information(signs * strength, zero.expand(2), zero)

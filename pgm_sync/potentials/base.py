@@ -1,0 +1,110 @@
+"""What a factor says about its trajectories, in information form."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ParameterError, ShapeError, UnsupportedError
+from ..maps import Shape
+from ..spec import Spec
+
+
+class Information(NamedTuple):
+    """``log psi(y) = -y' precision y / 2 + eta' y + log_scale``, y the contents the factor sees, in scope order.
+
+    Elementwise potentials give one small matrix for matching elements of all n ends, the same for every
+    element or one each; `log_scale` is then per element. Others give one matrix over the P elements of all
+    ends, flattened and concatenated.
+    """
+
+    precision: Tensor  # elementwise: (n, n) or (n, n, *event); otherwise (P, P)
+    eta: Tensor  # elementwise: (n,) or (n, *event); otherwise (P,)
+    log_scale: Tensor  # elementwise: () or (*event); otherwise ()
+
+
+class Marginal(NamedTuple):
+    """Mean and covariance a potential assumes of one of its ends under g (Eq. 1)."""
+
+    mean: Tensor  # (p,)
+    covariance: Tensor  # (p,) variances of independent elements, or (p, p)
+
+
+class Potential(Spec, abc.ABC):
+    """Base class of all potentials. A new one is a frozen dataclass with `information`; see docs/own_potential.
+
+    Class attributes: `elementwise`, whether element k of one end meets only element k of the others;
+    `ends`, the number of trajectories it joins (None: any number).
+    """
+
+    elementwise: ClassVar[bool] = False
+    ends: ClassVar[int | None] = None
+
+    @abc.abstractmethod
+    def information(self, shapes: Sequence[Shape]) -> Information:
+        """The contribution to the joint precision and eta, for ends of these shapes, float64."""
+
+    def marginals(self, shapes: Sequence[Shape]) -> Sequence[Marginal | None]:
+        """The marginal of each end under g, where the potential states one (copula potentials do)."""
+        return [None] * len(shapes)
+
+    def check(self, factor: Any, shapes: Sequence[Shape]) -> None:
+        """Raise ShapeError or ParameterError, naming `factor`, if the potential cannot join ends of these shapes."""
+        if self.ends is not None and len(shapes) != self.ends:
+            raise ParameterError(
+                f"factor {factor!r}: {type(self).__name__} joins {self.ends} trajectories, not {len(shapes)}",
+                factor=factor,
+            )
+        if self.elementwise and len(set(shapes)) > 1:
+            raise ShapeError(
+                f"factor {factor!r}: {type(self).__name__} joins matching elements, but its ends see shapes "
+                f"{', '.join(map(str, shapes))}; give maps=[...] that bring them to one shape",
+                factor=factor,
+                shapes=tuple(shapes),
+            )
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the potential has its parameters."""
+        return True
+
+
+class StructuralPotential(Potential):
+    """A potential without a density of its own: the engine treats it by what it is."""
+
+    def information(self, shapes: Sequence[Shape]) -> Information:
+        raise UnsupportedError(f"{type(self).__name__} has no density of its own")
+
+
+def sizes(shapes: Sequence[Shape]) -> list[int]:
+    """Number of elements of every end."""
+    return [math.prod(s) for s in shapes]
+
+
+def block_diagonal_inverse(covariance: Tensor, blocks: Sequence[int]) -> Tensor:
+    """blockdiag(Sigma_ii^{-1}) of a covariance with blocks of the given sizes."""
+    return torch.block_diag(*(torch.linalg.inv(block) for block in diagonal_blocks(covariance, blocks)))
+
+
+def diagonal_blocks(matrix: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    """The diagonal blocks of a matrix."""
+    edges = torch.tensor([0, *blocks]).cumsum(0).tolist()
+    return [matrix[a:b, a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def finite_number(value: Any, what: str, low: float = -math.inf, high: float = math.inf) -> None:
+    """ParameterError unless every entry of `value` is finite and strictly between `low` and `high`."""
+    tensor = torch.as_tensor(value, dtype=torch.float64)
+    if not torch.isfinite(tensor).all() or bool((tensor <= low).any()) or bool((tensor >= high).any()):
+        shown = (
+            tensor.item()
+            if tensor.numel() == 1
+            else f"with entries in [{tensor.min():.4g}, {tensor.max():.4g}]"
+        )
+        bounds = f"strictly between {low:g} and {high:g}" if low > -math.inf or high < math.inf else "finite"
+        raise ParameterError(f"{what} {shown} must be {bounds}", value=value)

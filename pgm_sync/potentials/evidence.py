@@ -1,0 +1,65 @@
+"""Gaussian evidence about one trajectory or variable, kept in the graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import ParameterError, ShapeError
+from ..gaussian import require_finite
+from ..maps import Shape
+from .base import Information, Potential
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Potential):
+    """``psi = N(value; x, 1/precision)`` on one trajectory: an observation, or a prior on a hidden variable.
+
+    `value` broadcasts to the shape the factor sees; `precision` >= 0, a number or one per element; elements
+    where `mask` is false are not observed.
+    """
+
+    value: float | Tensor
+    precision: float | Tensor = 1.0
+    mask: Tensor | None = None
+    elementwise: ClassVar[bool] = True
+    ends: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        precision = torch.as_tensor(self.precision, dtype=torch.float64)
+        require_finite(torch.as_tensor(self.value, dtype=torch.float64), "Evidence: value")
+        require_finite(precision, "Evidence: precision")
+        if bool((precision < 0).any()):
+            raise ParameterError(f"Evidence: precision {precision.min().item()} is negative")
+
+    def check(self, factor: object, shapes: Sequence[Shape]) -> None:
+        super().check(factor, shapes)
+        for what in ("value", "precision", "mask"):
+            field = getattr(self, what)
+            shape = tuple(torch.as_tensor(field).shape) if field is not None else ()
+            try:
+                torch.empty(shape).expand(shapes[0])
+            except RuntimeError as error:
+                raise ShapeError(
+                    f"factor {factor!r}: Evidence.{what} of shape {shape} does not broadcast to {shapes[0]}",
+                    factor=factor,
+                ) from error
+
+    def information(self, shapes: Sequence[Shape]) -> Information:
+        shape = shapes[0]
+        value = torch.as_tensor(self.value, dtype=torch.float64).expand(shape)
+        precision = torch.as_tensor(self.precision, dtype=torch.float64).expand(shape)
+        if self.mask is not None:
+            precision = precision * self.mask.expand(shape)
+        return Information(precision[None, None], (precision * value)[None], log_scale(value, precision))
+
+
+def log_scale(mean: Tensor, precision: Tensor) -> Tensor:
+    """Constant of ``log N(x; mean, 1/precision)`` in information form, per element; 0 where precision is 0."""
+    normalizer = 0.5 * torch.log(torch.where(precision > 0, precision / (2 * math.pi), 1.0))
+    return normalizer - 0.5 * precision * mean**2

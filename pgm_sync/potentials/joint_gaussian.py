@@ -1,0 +1,95 @@
+"""The learned potential: a joint Gaussian of all its ends, divided by their marginals (Eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError, UnfittedError
+from ..gaussian import cholesky, require_finite, require_symmetric
+from ..maps import Shape
+from .base import Information, Marginal, Potential, block_diagonal_inverse, diagonal_blocks, sizes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class JointGaussian(Potential):
+    """``psi = g / prod_i g_i`` with g = N(mean, covariance) over the concatenated contents of all ends (Eq. 1).
+
+    Whole contents, or features of them when the factor has feature maps. Without arguments it is a
+    placeholder that `ps.fit` fills in.
+
+    Parameters: `mean` (P,), `covariance` (P, P) positive definite, in content units. On a graph with loops the
+    factors of the maximum-likelihood model are not the ratios of their marginals; `ps.fit` then also stores
+    `interaction` (P, P), the factor's own share of the joint precision, and `log_scale`, its share of the
+    normaliser (Eq. 14).
+
+    Raises CovarianceError if the covariance is not symmetric positive definite, NotFiniteError on NaN.
+    """
+
+    mean: Tensor | None = None
+    covariance: Tensor | None = None
+    interaction: Tensor | None = None
+    log_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.covariance is None:
+            return
+        covariance = torch.as_tensor(self.covariance, dtype=torch.float64)
+        require_symmetric(covariance, "JointGaussian: covariance")
+        cholesky(covariance, "JointGaussian: covariance")
+        mean = torch.zeros(len(covariance)) if self.mean is None else torch.as_tensor(self.mean)
+        mean = mean.to(covariance).flatten()
+        require_finite(mean, "JointGaussian: mean")
+        if len(mean) != len(covariance):
+            raise ShapeError(
+                f"JointGaussian: mean has {len(mean)} elements, covariance is {len(covariance)} x {len(covariance)}"
+            )
+        object.__setattr__(self, "covariance", covariance)
+        object.__setattr__(self, "mean", mean)
+        if self.interaction is not None:
+            interaction = torch.as_tensor(self.interaction, dtype=torch.float64)
+            require_symmetric(interaction, "JointGaussian: interaction")
+            if interaction.shape != covariance.shape:
+                raise ShapeError(
+                    f"JointGaussian: interaction is {tuple(interaction.shape)}, covariance {tuple(covariance.shape)}"
+                )
+            object.__setattr__(self, "interaction", interaction)
+
+    @property
+    def fitted(self) -> bool:
+        return self.covariance is not None
+
+    def check(self, factor: object, shapes: Sequence[Shape]) -> None:
+        super().check(factor, shapes)
+        if self.mean is not None and sum(sizes(shapes)) != len(self.mean):
+            raise ShapeError(
+                f"factor {factor!r}: JointGaussian is over {len(self.mean)} elements, its ends have "
+                f"{' + '.join(map(str, sizes(shapes)))} (shapes {', '.join(map(str, shapes))})",
+                factor=factor,
+                shapes=tuple(shapes),
+            )
+
+    def _parameters(self) -> tuple[Tensor, Tensor]:
+        if self.mean is None or self.covariance is None:
+            raise UnfittedError("JointGaussian has no parameters yet: call ps.fit(graph, data) first")
+        return self.mean, self.covariance
+
+    def information(self, shapes: Sequence[Shape]) -> Information:
+        mean, covariance = self._parameters()
+        blocks = diagonal_blocks(covariance, sizes(shapes))
+        if self.interaction is None:
+            precision = torch.linalg.inv(covariance) - block_diagonal_inverse(covariance, sizes(shapes))
+            log_ratio = 0.5 * (sum(torch.logdet(b) for b in blocks) - torch.logdet(covariance))
+        else:
+            precision = self.interaction
+            log_ratio = torch.tensor(self.log_scale or 0.0, dtype=covariance.dtype)
+        eta = precision @ mean
+        return Information(precision, eta, log_ratio - 0.5 * eta @ mean)
+
+    def marginals(self, shapes: Sequence[Shape]) -> list[Marginal | None]:
+        mean, covariance = self._parameters()
+        parts = zip(mean.split(sizes(shapes)), diagonal_blocks(covariance, sizes(shapes)), strict=True)
+        return [Marginal(m, c) for m, c in parts]
