@@ -1,0 +1,1 @@
+"""Sampling trajectories together through diffusers schedulers."""
