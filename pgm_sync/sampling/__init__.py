@@ -1,1 +1,16 @@
 """Sampling trajectories together through diffusers schedulers."""
+
+from .coordinates import Coordinates, coordinates, noise_level
+from .sampler import SampleResult, SamplingState, sample, sampling_steps
+from .step_noise import step_noise
+
+__all__ = [
+    "Coordinates",
+    "SampleResult",
+    "SamplingState",
+    "coordinates",
+    "noise_level",
+    "sample",
+    "sampling_steps",
+    "step_noise",
+]

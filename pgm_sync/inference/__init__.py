@@ -1,0 +1,8 @@
+"""Exact inference on Gaussian factor graphs."""
+
+from .compile import Plan, compile
+from .dense import dense_joint
+from .infer import infer
+from .posterior import Info, Posterior
+
+__all__ = ["Info", "Plan", "Posterior", "compile", "dense_joint", "infer"]

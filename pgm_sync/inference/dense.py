@@ -1,0 +1,67 @@
+"""The joint Gaussian of a graph as one dense matrix: the reference that every plan is held against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..gaussian import Gaussian
+from ..graph.factor_graph import FactorGraph, Name
+from ..graph.marginals import full_covariance, node_marginal
+from ..potentials import Likelihood
+from ..potentials.base import StructuralPotential
+from .sites import Sites, shared_sites
+from .system import read_evidence
+
+
+def dense_joint(
+    graph: FactorGraph, evidence: Mapping[Name, Any] | None = None, sites: Sites | None = None
+) -> Gaussian:
+    """The product of all potentials and evidence over all sites, ``Lambda = sum_f B_f' P_f B_f``, unnormalised.
+
+    Every factor goes through the dense matrices of its maps: slow, short, and independent of the plans. Sites are
+    ordered as in `shared_sites`; without Equality factors these are the elements of all nodes in insertion order.
+    """
+    sites = sites or shared_sites(graph)
+    unary, matrices, _ = read_evidence(graph, sites, evidence)
+    dtype, device = unary.eta.dtype, unary.eta.device
+    precision = torch.diag_embed(unary.precision)
+    eta, scale = unary.eta, unary.log_scale
+    for term in matrices:
+        select = torch.eye(sites.size, dtype=dtype, device=device)[term.sites.to(device)]
+        precision = precision + select.mT @ term.precision @ select
+        eta = eta + term.eta @ select
+        scale = scale + term.log_scale
+
+    def see(name: Name, matrix: torch.Tensor) -> torch.Tensor:
+        return matrix @ torch.eye(sites.size, dtype=torch.float64)[sites.index[name]]
+
+    for factor in graph.factors:
+        potential, maps, scope = graph.potential(factor), graph.maps(factor), graph.scope(factor)
+        if isinstance(potential, StructuralPotential | Likelihood):
+            continue
+        matrix = torch.cat([see(name, m.dense()) for name, m in zip(scope, maps, strict=True)])
+        shape = maps[0].out_shape
+        information = potential.information([m.out_shape for m in maps])
+        own, own_eta, own_scale = (part.double() for part in information)
+        if potential.elementwise:
+            n, size = len(scope), math.prod(shape)
+            own = own.reshape(n, n, *(own.shape[2:] or (1,) * len(shape))).expand(n, n, *shape)
+            own = torch.diag_embed(own.reshape(n, n, size)).transpose(1, 2).reshape(n * size, n * size)
+            own_eta = own_eta.reshape(n, *(own_eta.shape[1:] or (1,) * len(shape))).expand(n, *shape).reshape(-1)
+            own_scale = own_scale.expand(shape).sum()
+        precision = precision + (matrix.T @ own @ matrix).to(precision)
+        eta = eta + (own_eta @ matrix).to(eta)
+        scale = scale + own_scale.to(scale)
+    for name in graph.hidden:
+        stated = node_marginal(graph, name)
+        if stated is not None:
+            prior = Gaussian.from_moments(stated.marginal.mean, full_covariance(stated.marginal))
+            matrix = see(name, stated.map.dense())
+            precision = precision + (matrix.T @ prior.precision @ matrix).to(precision)
+            eta = eta + (prior.eta @ matrix).to(eta)
+            scale = scale + prior.log_scale.to(scale)
+    return Gaussian(precision, eta, scale)

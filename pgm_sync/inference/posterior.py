@@ -1,0 +1,140 @@
+"""The result of an inference: means at once, everything else when asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError, UnknownNameError
+from ..gaussian import Gaussian
+from ..graph.factor_graph import FactorGraph, Name
+from .sites import Sites
+
+
+class Info(NamedTuple):
+    """How a posterior was computed."""
+
+    method: str  # what ran: "exact" or "dense"
+    reason: str  # why this plan
+    components: int  # independent parts of the graph, counted in elements
+    groups: int  # patterns of per-element components
+    blocks: int  # blocks of the block elimination
+    width: int  # sites in the largest message (pattern positions, or block rows)
+    residual: float  # |Lambda mean - eta| / |eta|
+    variances_exact: bool
+
+
+class ByName(Mapping[Name, Tensor]):
+    """A value per node, computed when first read."""
+
+    def __init__(self, names: Sequence[Name], read: Callable[[Name], Tensor]):
+        self._names, self._read = tuple(names), read
+        self._known: dict[Name, Tensor] = {}
+
+    def __getitem__(self, name: Name) -> Tensor:
+        if name not in self._names:
+            raise UnknownNameError(
+                f"the posterior has no node {name!r}; it has {', '.join(map(repr, self._names[:8]))}", name=name
+            )
+        if name not in self._known:
+            self._known[name] = self._read(name)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[Name]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Solution(NamedTuple):
+    """What a plan computes, over sites."""
+
+    mean: Tensor  # (*batch, sites)
+    log_determinant: Callable[[], Tensor]  # -> (*batch)
+    variance: Callable[[], Tensor]  # -> (*batch, sites)
+    entries: Callable[[Tensor, Tensor], Tensor]  # sites (k,), sites (k,) -> covariances (*batch, k)
+
+
+class Posterior:
+    """The Gaussian over all nodes of a graph, given the evidence.
+
+    Attributes: ``mean[name]`` and ``variance[name]``, both ``(*batch, *shape)``; ``log_evidence`` ``(*batch)``, the
+    logarithm of the integral of all potentials and evidence; ``info``, an `Info`.
+    """
+
+    def __init__(
+        self,
+        graph: FactorGraph,
+        sites: Sites,
+        solution: Solution,
+        eta: Tensor,
+        log_scale: Tensor,
+        describe: Callable[[], Info],
+    ):
+        self.graph, self._describe = graph, describe
+        self._sites, self._solution, self._eta, self._log_scale = sites, solution, eta, log_scale
+        self.mean = ByName(graph.variables, lambda name: sites.gather(solution.mean, name))
+        self.variance = ByName(graph.variables, lambda name: sites.gather(self._site_variance, name))
+
+    @cached_property
+    def info(self) -> Info:
+        """What ran and why; computes the residual when first read."""
+        return self._describe()
+
+    @cached_property
+    def _site_variance(self) -> Tensor:
+        return self._solution.variance()
+
+    @cached_property
+    def log_evidence(self) -> Tensor:
+        """log of the integral of the product of all potentials and evidence, ``(*batch)``."""
+        quadratic = 0.5 * (self._eta * self._solution.mean).sum(-1)
+        constant = 0.5 * self._sites.size * math.log(2 * math.pi)
+        return self._log_scale + quadratic - 0.5 * self._solution.log_determinant() + constant
+
+    def covariance(self, first: Name, second: Name) -> Tensor:
+        """Covariance between matching elements of two nodes of one shape, ``(*batch, *shape)``.
+
+        Raises ShapeError where the shapes differ (`joint` gives the whole matrix), UnknownNameError.
+        """
+        shapes = [self.graph.shape(name) for name in (first, second)]
+        if shapes[0] != shapes[1]:
+            raise ShapeError(
+                f"{first!r} has shape {shapes[0]}, {second!r} {shapes[1]}: elements do not match; "
+                f"use posterior.joint([{first!r}, {second!r}]).covariance",
+                shapes=tuple(shapes),
+            )
+        values = self._solution.entries(self._sites.index[first], self._sites.index[second])
+        return values.reshape(*values.shape[:-1], *shapes[0])
+
+    def correlation(self, first: Name, second: Name) -> Tensor:
+        """Correlation between matching elements of two nodes of one shape, ``(*batch, *shape)``, in [-1, 1].
+
+        Raises ShapeError where the shapes differ, UnknownNameError.
+        """
+        scale = (self.variance[first] * self.variance[second]).rsqrt()
+        return self.covariance(first, second) * scale
+
+    def joint(self, names: Sequence[Name]) -> Gaussian:
+        """The joint Gaussian of a few nodes, flattened and concatenated in the given order.
+
+        Raises UnknownNameError; CovarianceError where two nodes share elements, which makes it singular.
+        """
+        for name in names:
+            self.graph.shape(name)
+        index = torch.cat([self._sites.index[name] for name in names])
+        n = len(index)
+        rows = index.repeat_interleave(n)
+        values = self._solution.entries(rows, index.repeat(n))
+        covariance = values.reshape(*values.shape[:-1], n, n)
+        return Gaussian.from_moments(self._solution.mean[..., index.to(self._eta.device)], covariance)
+
+    def __repr__(self) -> str:
+        batch = tuple(self._eta.shape[:-1])
+        return f"Posterior({self.graph!r}, batch={batch})"

@@ -1,0 +1,138 @@
+"""What an elimination needs to know before any number arrives: components, groups of equal patterns, blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .ordering import Elimination, ScalarScheme, minimum_degree, scalar_scheme
+
+
+class ElementGroup(NamedTuple):
+    """Components of one pattern: n sites each, G copies, solved together by per-element elimination."""
+
+    scheme: ScalarScheme
+    sites: np.ndarray  # (n, G), the site at each position of each copy
+    pairs: np.ndarray  # (edges, G), which of the plan's coupled pairs sits on each edge of the pattern
+
+
+class BlockSystem(NamedTuple):
+    """The sites that matrix potentials couple, cut into blocks that always act together."""
+
+    sites: tuple[np.ndarray, ...]  # per block
+    elimination: Elimination
+
+
+class Structure(NamedTuple):
+    """Every site of a graph, in exactly one group or block."""
+
+    groups: tuple[ElementGroup, ...]
+    blocks: BlockSystem
+    component: np.ndarray  # (sites,), which component each site belongs to
+    group: np.ndarray  # (sites,), its group, or -1 for a site in a block
+    position: np.ndarray  # (sites,), its position in the pattern, or its block
+    copy: np.ndarray  # (sites,), its copy of the pattern, or its place in the block
+
+
+def analyse(
+    size: int,
+    pairs: np.ndarray,  # (m, 2) sites coupled by elementwise factors, each pair once, first < second
+    joints: Sequence[np.ndarray],  # the sites of every matrix term
+    owner: np.ndarray,  # (size,) the node each site belongs to, so that blocks do not mix nodes
+) -> Structure:
+    """Split the sites into independent components and choose an elimination for each."""
+    stars = [np.stack([np.full(len(j), j[0]), j], 1) for j in joints if len(j)]
+    links = np.concatenate([pairs, *stars]) if len(stars) or len(pairs) else np.zeros((0, 2), dtype=np.int64)
+    adjacency = coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(size, size))
+    _, component = connected_components(adjacency, directed=False)
+    in_block = np.zeros(size, dtype=bool)
+    if stars:
+        in_block = np.isin(component, component[np.concatenate(list(joints))])
+    group = np.full(size, -1, dtype=np.int64)
+    position = np.zeros(size, dtype=np.int64)
+    copy = np.zeros(size, dtype=np.int64)
+    groups = _element_groups(pairs, component, in_block)
+    for g, found in enumerate(groups):
+        n, copies = found.sites.shape
+        group[found.sites] = g
+        position[found.sites] = np.arange(n)[:, None]
+        copy[found.sites] = np.arange(copies)[None, :]
+    blocks = _blocks(pairs, joints, component, owner, in_block)
+    for b, sites in enumerate(blocks.sites):
+        position[sites] = b
+        copy[sites] = np.arange(len(sites))
+    return Structure(groups, blocks, component, group, position, copy)
+
+
+def _element_groups(
+    pairs: np.ndarray, component: np.ndarray, in_block: np.ndarray
+) -> tuple[ElementGroup, ...]:
+    """Components whose sites, sorted, are joined in the same way share one symbolic elimination."""
+    sites = np.flatnonzero(~in_block)
+    if not len(sites):
+        return ()
+    sites = sites[np.argsort(component[sites], kind="stable")]  # by component, ascending inside each
+    labels, starts, counts = np.unique(component[sites], return_index=True, return_counts=True)
+    local = np.zeros(len(component), dtype=np.int64)
+    local[sites] = np.arange(len(sites)) - np.repeat(starts, counts)
+    kept = np.flatnonzero(~in_block[pairs[:, 0]]) if len(pairs) else np.zeros(0, dtype=np.int64)
+    ends = local[pairs[kept]]
+    of = np.searchsorted(labels, component[pairs[kept, 0]])
+    order = np.lexsort((ends[:, 1], ends[:, 0], of)) if len(kept) else kept
+    kept, ends, of = kept[order], ends[order], of[order]
+    edge_counts = np.bincount(of, minlength=len(labels))
+    edge_starts = np.concatenate([[0], edge_counts.cumsum()[:-1]])
+
+    groups = []
+    for n, m in sorted(set(zip(counts.tolist(), edge_counts.tolist(), strict=True))):
+        members = np.flatnonzero((counts == n) & (edge_counts == m))
+        rows = edge_starts[members][:, None] + np.arange(m)
+        patterns, which = np.unique(ends[rows].reshape(len(members), 2 * m), axis=0, return_inverse=True)
+        for k, pattern in enumerate(patterns):
+            chosen = members[which.reshape(-1) == k]
+            edges = tuple(map(tuple, pattern.reshape(m, 2).tolist()))
+            groups.append(
+                ElementGroup(
+                    scalar_scheme(n, edges),
+                    sites[starts[chosen][None, :] + np.arange(n)[:, None]],
+                    kept[edge_starts[chosen][None, :] + np.arange(m)[:, None]],
+                )
+            )
+    return tuple(groups)
+
+
+def _blocks(
+    pairs: np.ndarray,
+    joints: Sequence[np.ndarray],
+    component: np.ndarray,
+    owner: np.ndarray,
+    in_block: np.ndarray,
+) -> BlockSystem:
+    """Blocks: sites of one node and one component that are in the same matrix terms."""
+    sites = np.flatnonzero(in_block)
+    if not len(sites):
+        return BlockSystem((), Elimination((), ()))
+    # Membership in a set of terms as the sum of one random 64-bit word per term: equal sums, equal sets.
+    words = np.random.default_rng(0).integers(0, 2**63, size=len(joints), dtype=np.uint64)
+    signature = np.zeros(len(component), dtype=np.uint64)
+    for word, term in zip(words, joints, strict=True):
+        signature[term] += word
+    keys = np.stack([component[sites].astype(np.uint64), owner[sites].astype(np.uint64), signature[sites]], 1)
+    _, first, label = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    label = np.argsort(np.argsort(first))[label.reshape(-1)]  # in the order of the sites
+    blocks = tuple(sites[label == b] for b in range(label.max() + 1))
+    block_of = np.full(len(component), -1, dtype=np.int64)
+    block_of[sites] = label
+    edges: set[tuple[int, int]] = set()
+    for term in joints:
+        members = np.unique(block_of[term]).tolist()
+        edges.update((a, b) for k, a in enumerate(members) for b in members[k + 1 :])
+    if len(pairs):
+        coupled = np.sort(block_of[pairs[in_block[pairs[:, 0]]]], axis=1)
+        edges.update(map(tuple, np.unique(coupled[coupled[:, 0] != coupled[:, 1]], axis=0).tolist()))
+    elimination = minimum_degree(len(blocks), sorted(edges), [len(b) for b in blocks])
+    return BlockSystem(blocks, elimination)

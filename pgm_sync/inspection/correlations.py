@@ -1,0 +1,161 @@
+"""The correlations that the potentials of a graph state, as numbers."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..graph.factor_graph import FactorGraph, Name
+from ..maps import LinearMap
+from ..potentials import Correlation, JointGaussian
+from ..potentials.base import diagonal_blocks, sizes
+
+Z95 = 1.959963984540054
+
+
+class ModeCorrelation(NamedTuple):
+    """Correlation of one mode between two ends of a factor."""
+
+    factor: Name
+    first: Name
+    second: Name
+    mode: str
+    rho: float
+    low: float  # 95 % interval (Fisher); nan where the number of samples is not known
+    high: float
+    mutual_information: float  # nats, -log(1 - rho^2) / 2 (Eq. 3)
+
+
+class CorrelationTable(Sequence[ModeCorrelation]):
+    """Rows of `correlations`; prints as a table, in notebooks too.
+
+    ``mutual_information[factor]``: nats between the ends of a factor over all modes together, cross terms included.
+    """
+
+    def __init__(self, rows: Sequence[ModeCorrelation], mutual_information: dict[Name, float]):
+        self.rows = list(rows)
+        self.mutual_information = mutual_information
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[ModeCorrelation]:
+        return iter(self.rows)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per row, for pandas.DataFrame or JSON."""
+        return [row._asdict() for row in self.rows]
+
+    def _cells(self) -> list[list[str]]:
+        head = ["factor", "ends", "mode", "rho", "95 % interval", "nats"]
+        body = [
+            [
+                repr(r.factor),
+                f"{r.first!r} - {r.second!r}",
+                r.mode,
+                f"{r.rho:+.3f}",
+                "" if math.isnan(r.low) else f"[{r.low:+.3f}, {r.high:+.3f}]",
+                f"{r.mutual_information:.4f}",
+            ]
+            for r in self.rows
+        ]
+        return [head, *body]
+
+    def __str__(self) -> str:
+        cells = self._cells()
+        widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *body = self._cells()
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body)
+        return "<table><tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in head) + f"</tr>{rows}</table>"
+
+
+def correlations(graph: FactorGraph) -> CorrelationTable:
+    """Correlation of matching modes between the ends of every fitted `JointGaussian` and `Correlation` factor.
+
+    Modes match by position; ends with different numbers of modes are compared in canonical correlations (largest
+    first). Elementwise `Correlation` factors give one row, the mean over their elements. Intervals are Fisher's for
+    the sample count recorded by `ps.fit` (the number of groups, where it was given groups: samples of one group are
+    not independent), and take samples as Gaussian.
+    """
+    record = graph.graph.get("fit") or {}
+    n = record.get("num_groups") or record.get("num_samples")
+    rows: list[ModeCorrelation] = []
+    total: dict[Name, float] = {}
+    for factor in graph.factors:
+        potential = graph.potential(factor)
+        if not potential.fitted or not isinstance(potential, JointGaussian | Correlation):
+            continue
+        scope, maps = graph.scope(factor), graph.maps(factor)
+        if isinstance(potential, Correlation):
+            rho = torch.as_tensor(potential.rho, dtype=torch.float64).expand(maps[0].out_shape)
+            information = -0.5 * torch.log1p(-(rho**2))
+            total[factor] = information.sum().item()
+            rows.append(
+                ModeCorrelation(
+                    factor, *scope, "every element", rho.mean().item(), math.nan, math.nan, information.mean().item()
+                )
+            )
+            continue
+        assert potential.covariance is not None
+        total[factor] = _total_information(potential.covariance, sizes(graph.seen_shapes(factor)))
+        for i, j in combinations(range(len(scope)), 2):
+            rows += _pair_rows(factor, potential.covariance, maps, scope, i, j, n)
+    return CorrelationTable(rows, total)
+
+
+def _pair_rows(
+    factor: Name,
+    covariance: Tensor,
+    maps: Sequence[LinearMap],
+    scope: Sequence[Name],
+    i: int,
+    j: int,
+    n: int | None,
+) -> list[ModeCorrelation]:
+    edges = [0, *torch.tensor([m.out_size for m in maps]).cumsum(0).tolist()]
+    a, b = slice(edges[i], edges[i + 1]), slice(edges[j], edges[j + 1])
+    if maps[i].out_size == maps[j].out_size:
+        scale = covariance.diagonal().rsqrt()
+        rho = (covariance[a, b].diagonal() * scale[a] * scale[b]).tolist()
+        labels = maps[i].labels()
+    else:
+        rho = canonical_correlations(covariance[a, a], covariance[a, b], covariance[b, b]).tolist()
+        labels = [f"canonical {k}" for k in range(len(rho))]
+    return [
+        ModeCorrelation(factor, scope[i], scope[j], label, r, *interval(r, n), -0.5 * math.log1p(-(r**2)))
+        for label, r in zip(labels, rho, strict=True)
+    ]
+
+
+def canonical_correlations(first: Tensor, cross: Tensor, second: Tensor) -> Tensor:
+    """Canonical correlations, descending, from the blocks of a covariance."""
+    left, right = torch.linalg.cholesky(first), torch.linalg.cholesky(second)
+    half = torch.linalg.solve_triangular(left, cross, upper=False)
+    return torch.linalg.svdvals(torch.linalg.solve_triangular(right, half.mT, upper=False))
+
+
+def interval(rho: float, n: int | None) -> tuple[float, float]:
+    """Fisher's 95 % interval of a correlation from n independent samples; nan for unknown or too small n."""
+    if n is None or n < 4:
+        return math.nan, math.nan
+    center, half = math.atanh(rho), Z95 / math.sqrt(n - 3)
+    return math.tanh(center - half), math.tanh(center + half)
+
+
+def _total_information(covariance: Tensor, blocks: Sequence[int]) -> float:
+    own = sum(torch.logdet(block) for block in diagonal_blocks(covariance, blocks))
+    return (0.5 * (own - torch.logdet(covariance))).item()

@@ -1,0 +1,401 @@
+"""Sampling all trajectories of a graph together: a generator of states, and the loop that runs it to the end."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..denoisers import Denoiser
+from ..errors import BatchError, DtypeError, NotFiniteError, ParameterError, ShapeError, UnknownNameError, UnsupportedError
+from ..graph.factor_graph import FactorGraph, Name
+from ..levels import NoiseLevel
+from ..score import JointDenoiser
+from ..score.noise import correlate
+from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
+from .step_noise import step_noise
+
+PARTS = ("denoiser", "engine", "scheduler")
+
+
+class SamplingState(NamedTuple):
+    """One denoising step of all trajectories; dictionaries by trajectory, tensors ``(num_samples, *shape)``."""
+
+    step: int
+    num_steps: int
+    timestep: Any
+    level: NoiseLevel
+    noisy: dict[Name, Tensor]  # x_t^i
+    denoised: dict[Name, Tensor]  # m_i, from each trajectory's own denoiser
+    joint: dict[Name, Tensor]  # m_i^joint
+    next: dict[Name, Tensor]  # x at the next, less noisy level; the samples, after the last step
+    capped: float  # fraction of directions where Eq. 8 had to act
+    seconds: dict[str, float]  # spent in "denoiser", "engine" and "scheduler" so far
+
+
+@dataclass(frozen=True, repr=False)
+class SampleResult:
+    """What `sample` returns."""
+
+    samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
+    timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
+    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, capped
+    graph: FactorGraph
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{n!r}: {tuple(x.shape)}" for n, x in list(self.samples.items())[:6])
+        more = f", and {len(self.samples) - 6} more" if len(self.samples) > 6 else ""
+        return f"SampleResult({{{shapes}{more}}}, {self.info['steps']} steps, {self.timing['total']:.1f} s)"
+
+
+def sample(
+    graph: FactorGraph,
+    denoisers: Denoiser | Mapping[Name, Denoiser],
+    scheduler: Any,
+    num_inference_steps: int = 50,
+    num_samples: int = 1,
+    seed: int | Sequence[int] = 0,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> SampleResult:
+    """Sample all trajectories of `graph` together.
+
+    Parameters
+    ----------
+    graph
+        a factor graph with fitted potentials. Without factors every trajectory is sampled by itself.
+    denoisers
+        one denoiser for all trajectories, or ``{name: denoiser}``.
+    scheduler
+        a diffusers scheduler; it is copied, never changed. See `sampling.coordinates` for the supported ones.
+    num_samples, seed
+        joint samples, and the seed of the first (the next ones count on), or one seed per sample. A sample depends
+        only on its own seed, not on how many are drawn with it (up to the rounding of batched kernels).
+    posterior_covariance, noise_correlation, couple
+        as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser" or a prior variance), and c of Eq. 5'.
+    conditions
+        passed on to the denoisers: one for all, or ``{name: condition}``.
+    initial_noise
+        ``{carrier: (num_samples, *shape)}`` standard normal noise to start from, in place of the seeds'.
+    device, dtype
+        where and how precisely states are kept (default: CPU, float32).
+    progress
+        whether to show a progress bar.
+    options
+        anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
+
+    Raises a `PgmSyncError` that names what does not fit, before any sampling starts; NotFiniteError, naming the
+    trajectory and the step, should a denoiser return NaN.
+    """
+    from tqdm.auto import tqdm
+
+    start = time.perf_counter()
+    steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
+    state, capped = None, []
+    with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
+        for state in steps:
+            bar.total = state.num_steps
+            bar.update()
+            capped.append(state.capped)
+    assert state is not None
+    info = {
+        "scheduler": type(scheduler).__name__,
+        "steps": state.num_steps,
+        "seeds": _seeds(seed, num_samples),
+        "denoiser_evaluations": state.num_steps * len(graph.trajectories),
+        "capped": sum(capped) / len(capped),
+    }
+    timing = {**state.seconds, "total": time.perf_counter() - start}
+    return SampleResult(dict(state.next), timing, info, graph)
+
+
+def sampling_steps(
+    graph: FactorGraph,
+    denoisers: Denoiser | Mapping[Name, Denoiser],
+    scheduler: Any,
+    num_inference_steps: int = 50,
+    num_samples: int = 1,
+    seed: int | Sequence[int] = 0,
+    *,
+    posterior_covariance: str | float = "surrogate",
+    noise_correlation: float = 0.0,
+    couple: bool = True,
+    conditions: Any = None,
+    initial_noise: Mapping[Name, Tensor] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **step_options: Any,
+) -> Iterator[SamplingState]:
+    """The states of `sample`, one per denoising step, for looking on, recording, or stopping early.
+
+    Takes the arguments of `sample` (but ``progress``). Input is checked when this is called, not at the first step.
+    """
+    joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple)
+    chosen = _denoisers(graph, denoisers, joint)
+    given = _conditions(graph, conditions)
+    seeds = _seeds(seed, num_samples)
+    if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
+        raise ParameterError(f"num_inference_steps={num_inference_steps!r} must be a positive integer")
+    if not dtype.is_floating_point:
+        raise DtypeError(f"states need a floating-point dtype, not {dtype}", dtype=dtype)
+    prediction_type(scheduler)
+    _check_step_options(scheduler, step_options)
+    noise = _NoiseSource(joint, seeds, torch.device(device), dtype)
+    first = noise.draw() if initial_noise is None else noise.given(initial_noise)
+    return _run(joint, chosen, given, scheduler, num_inference_steps, noise, first, step_options)
+
+
+@torch.no_grad()
+def _run(
+    joint: JointDenoiser,
+    denoisers: dict[Name, Denoiser],
+    conditions: dict[Name, Any],
+    scheduler: Any,
+    num_inference_steps: int,
+    noise: _NoiseSource,
+    first: list[Tensor],
+    step_options: dict[str, Any],
+) -> Iterator[SamplingState]:
+    carriers = joint.carriers
+    schedulers = [copy.deepcopy(scheduler) for _ in carriers.carriers]
+    for own in schedulers:
+        own.set_timesteps(num_inference_steps, device=noise.device)
+    states = [white * initial_scale(own) for white, own in zip(first, schedulers, strict=True)]
+    clip = clipping(schedulers[0]) or (lambda denoised: denoised)
+    seconds = dict.fromkeys(PARTS, 0.0)
+    timesteps = schedulers[0].timesteps
+    for step, timestep in enumerate(timesteps):
+        clock = _Clock(seconds)
+        for own, state in zip(schedulers, states, strict=True):
+            if hasattr(own, "scale_model_input"):
+                own.scale_model_input(state, timestep)  # some schedulers insist on the call
+        level = noise_level(schedulers[0], timestep)
+        where = coordinates(schedulers[0], timestep)
+        noisy = {name: carriers.view(states, name) for name in denoisers}
+        outputs, denoised, covariances = {}, {}, {}
+        for name, denoiser in denoisers.items():
+            output, own_mean, covariance = _ask(
+                denoiser, noisy[name], level, where, conditions[name], joint.needs_covariance.get(name)
+            )
+            _check_denoised(own_mean, noisy[name], name, step)
+            outputs[name], denoised[name] = output, clip(own_mean)
+            if covariance is not None:
+                covariances[name] = covariance
+        clock.lap("denoiser")
+        result = joint(noisy, denoised, level, covariances)
+        clock.lap("engine")
+        noise.next_step()
+        after = []
+        for k, (carrier, own, state) in enumerate(zip(carriers.carriers, schedulers, states, strict=True)):
+            if carrier.name in outputs:
+                output = where.replace(outputs[carrier.name], state, denoised[carrier.name], result.carried[k])
+            else:
+                output = where.output_from_denoised(result.carried[k], state)
+            with step_noise(own, noise.of(k)):
+                after.append(own.step(output, timestep, state, return_dict=False, **step_options)[0])
+        states = after
+        clock.lap("scheduler")
+        yield SamplingState(
+            step,
+            len(timesteps),
+            timestep,
+            level,
+            noisy,
+            denoised,
+            result.mean,
+            {name: carriers.view(states, name) for name in carriers.views},
+            result.capped,
+            dict(seconds),
+        )
+
+
+def _ask(
+    denoiser: Denoiser, noisy: Tensor, level: NoiseLevel, where: Coordinates, condition: Any, features: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The model output that the scheduler would be handed, the denoised content in it, and its covariance if wanted.
+
+    A network that already predicts what the scheduler expects keeps its output bit for bit.
+    """
+    if features is not None:
+        mean, covariance = denoiser.posterior(noisy, level, condition, features)
+        return where.output_from_denoised(mean, noisy), mean, covariance
+    if denoiser.prediction_type == where.prediction_type:
+        output = denoiser.predict(noisy, level, condition)
+        return output, where.denoised_from_output(output, noisy), None
+    mean = denoiser.denoise(noisy, level, condition)
+    return where.output_from_denoised(mean, noisy), mean, None
+
+
+def _check_denoised(mean: Tensor, noisy: Tensor, name: Name, step: int) -> None:
+    if mean.shape != noisy.shape:
+        raise ShapeError(
+            f"the denoiser of {name!r} returned shape {tuple(mean.shape)} for a state of shape {tuple(noisy.shape)} "
+            f"at step {step}",
+            name=name,
+            step=step,
+        )
+    if not torch.isfinite(mean).all():
+        bad = int((~torch.isfinite(mean)).sum())
+        raise NotFiniteError(
+            f"the denoiser of {name!r} returned {bad} NaN or infinite numbers out of {mean.numel()} at step {step}",
+            name=name,
+            step=step,
+        )
+
+
+class _NoiseSource:
+    """White or correlated noise for all carriers, each joint sample from a generator of its own."""
+
+    def __init__(self, joint: JointDenoiser, seeds: Sequence[int], device: torch.device, dtype: torch.dtype):
+        self.joint, self.device, self.dtype = joint, device, dtype
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._drawn: list[list[Tensor]] = []
+        self._used: list[int] = []
+
+    def draw(self) -> list[Tensor]:
+        """Noise ``(num_samples, *shape)`` per carrier; drawn in float32 on the CPU, the same for every dtype and device."""
+        white = [
+            torch.stack([torch.randn(carrier.shape, generator=g) for g in self.generators])
+            for carrier in self.joint.carriers.carriers
+        ]
+        return self._correlated([w.to(device=self.device, dtype=self.dtype) for w in white])
+
+    def given(self, noise: Mapping[Name, Tensor]) -> list[Tensor]:
+        """The noise that the user brings, after the checks."""
+        out = []
+        carriers = self.joint.carriers.carriers
+        for name in noise:
+            if name not in [c.name for c in carriers]:
+                raise UnknownNameError(
+                    f"initial_noise for {name!r}, which carries no noise of its own; noise lives on "
+                    f"{', '.join(repr(c.name) for c in carriers)}",
+                    name=name,
+                )
+        for carrier in carriers:
+            expected = (len(self.generators), *carrier.shape)
+            if carrier.name not in noise or tuple(noise[carrier.name].shape) != expected:
+                got = tuple(noise[carrier.name].shape) if carrier.name in noise else None
+                raise ShapeError(
+                    f"initial_noise for {carrier.name!r} must have shape {expected}, not {got}", name=carrier.name
+                )
+            out.append(noise[carrier.name].to(device=self.device, dtype=self.dtype))
+        return self._correlated(out)
+
+    def _correlated(self, white: list[Tensor]) -> list[Tensor]:
+        joint = self.joint
+        if not joint.correlates:
+            return white
+        return correlate(joint.noise, joint.reduction, white, joint.carriers)
+
+    def next_step(self) -> None:
+        """Forget the noise of the last step."""
+        self._drawn = []
+        self._used = [0] * len(self.joint.carriers.carriers)
+
+    def of(self, carrier: int) -> Callable[[tuple[int, ...]], Tensor]:
+        """What `step_noise` asks for one carrier; all carriers of a step get parts of one joint draw."""
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            k = self._used[carrier]
+            self._used[carrier] += 1
+            while len(self._drawn) <= k:
+                self._drawn.append(self.draw())
+            return self._drawn[k][carrier]
+
+        return draw
+
+
+class _Clock:
+    """Adds up where the time goes."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds, self.last = seconds, time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] += now - self.last
+        self.last = now
+
+
+def _denoisers(
+    graph: FactorGraph, denoisers: Denoiser | Mapping[Name, Denoiser], joint: JointDenoiser
+) -> dict[Name, Denoiser]:
+    if isinstance(denoisers, Denoiser):
+        chosen: dict[Name, Denoiser] = dict.fromkeys(graph.trajectories, denoisers)
+    elif isinstance(denoisers, Mapping):
+        unknown = [name for name in denoisers if name not in graph.trajectories]
+        missing = [name for name in graph.trajectories if name not in denoisers]
+        if unknown or missing:
+            what = f"{unknown[0]!r} is no trajectory of the graph" if unknown else f"{missing[0]!r} has no denoiser"
+            raise UnknownNameError(
+                f"denoisers: {what}; the trajectories are {', '.join(map(repr, graph.trajectories[:8]))}",
+                name=(unknown or missing)[0],
+            )
+        chosen = {name: denoisers[name] for name in graph.trajectories}
+    else:
+        raise ParameterError(
+            f"denoisers is a {type(denoisers).__name__}; give a Denoiser, or {{name: Denoiser}}. A plain function "
+            "becomes one by FunctionDenoiser(function, shape), a network by DiffusersDenoiser(model)"
+        )
+    if not chosen:
+        raise UnknownNameError("the graph has no trajectory to sample; call add_trajectory(name, shape) first")
+    for name, denoiser in chosen.items():
+        if not isinstance(denoiser, Denoiser):
+            raise ParameterError(
+                f"the denoiser of {name!r} is a {type(denoiser).__name__}, not a Denoiser", name=name
+            )
+        if tuple(denoiser.shape) != graph.shape(name):
+            raise ShapeError(
+                f"the denoiser of {name!r} works on shape {tuple(denoiser.shape)}, the trajectory has {graph.shape(name)}",
+                name=name,
+                expected=graph.shape(name),
+                got=tuple(denoiser.shape),
+            )
+        if name in joint.needs_covariance and not denoiser.has_covariance:
+            raise UnsupportedError(
+                f"posterior_covariance='denoiser', but {type(denoiser).__name__} of {name!r} knows only means; "
+                "use 'surrogate'",
+                name=name,
+            )
+    return chosen
+
+
+def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
+    if not isinstance(conditions, Mapping):
+        return dict.fromkeys(graph.trajectories, conditions)
+    for name in conditions:
+        if name not in graph.trajectories:
+            raise UnknownNameError(f"a condition for {name!r}, which is no trajectory of the graph", name=name)
+    return {name: conditions.get(name) for name in graph.trajectories}
+
+
+def _seeds(seed: int | Sequence[int], num_samples: int) -> list[int]:
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise ParameterError(f"num_samples={num_samples!r} must be a positive integer", num_samples=num_samples)
+    if isinstance(seed, int):
+        return list(range(seed, seed + num_samples))
+    if len(seed) != num_samples:
+        raise BatchError(
+            f"{len(seed)} seeds for {num_samples} samples; give one per sample, or a single integer",
+            num_samples=num_samples,
+        )
+    return list(seed)
+
+
+def _check_step_options(scheduler: Any, options: dict[str, Any]) -> None:
+    known = inspect.signature(type(scheduler).step).parameters
+    for key in options:
+        if key not in known or key in ("self", "model_output", "timestep", "sample", "return_dict", "generator"):
+            allowed = [k for k in known if k not in ("self", "model_output", "timestep", "sample", "return_dict", "generator")]
+            raise ParameterError(
+                f"unknown option {key!r}: neither sample() nor {type(scheduler).__name__}.step takes it "
+                f"(step takes {', '.join(allowed) or 'none'})",
+                option=key,
+            )

@@ -1,0 +1,317 @@
+"""The joint denoiser: own denoised contents in, joint posterior means out (Eq. 5, 5', 6, 11 and 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import NotFiniteError, ParameterError, UnsupportedError
+from ..gaussian import Gaussian
+from ..graph.factor_graph import FactorGraph, Name
+from ..graph.marginals import NodeMarginal, full_covariance, node_marginal
+from ..inference import Plan, compile, dense_joint, infer
+from ..levels import NoiseLevel
+from ..maps import Identity
+from ..potentials import Likelihood
+from ..potentials.base import StructuralPotential
+from . import noise as noise_models
+from .carriers import Carriers, find_carriers
+from .covariance import floored_solve, guarded_precision
+from .reduction import OwnPrior, Reduction, own_prior, reduce
+
+NOISE_FACTOR = ("correlated noise",)
+LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision
+
+
+class JointDenoised(NamedTuple):
+    """One joint denoising."""
+
+    mean: dict[Name, Tensor]  # (batch, *shape) per trajectory: E[x_0 | all noisy states]
+    carried: list[Tensor]  # (batch, *shape) per carrier: the content to hand to the scheduler
+    capped: float  # fraction of directions where Eq. 8 had to act
+
+
+class JointDenoiser:
+    """Joint posterior means of all trajectories of a graph, given each one's own (Eq. 5-8, 5', 10-13).
+
+    Parameters
+    ----------
+    graph
+        a graph with fitted potentials.
+    posterior_covariance
+        C_i of Eq. 4: "surrogate", ``(Sigma_ii^{-1} + snr)^{-1}``, the same for every sample; "denoiser", what the
+        denoiser itself says, sample by sample; or a number, the prior variance to build the surrogate from where no
+        potential states a marginal (Attraction).
+    noise_correlation
+        c of Eq. 5', in [0, 1): trajectories' noises correlate with strength c like their contents. Trajectories on a
+        canvas share its noise in any case.
+    couple
+        False keeps the noise model and drops the potentials: correlated noise alone, a baseline.
+
+    Raises ParameterError, UnsupportedError, and what compiling the graph raises.
+    """
+
+    def __init__(
+        self,
+        graph: FactorGraph,
+        posterior_covariance: str | float = "surrogate",
+        noise_correlation: float = 0.0,
+        couple: bool = True,
+        floor: float | None = None,
+    ):
+        graph.validate()
+        self.graph = graph
+        self.posterior_covariance = _check_kind(posterior_covariance)
+        self.carriers = find_carriers(graph)
+        self.couple = couple
+        self._canvases = canvas_priors(graph, self.carriers)
+        self.reduction = reduce(graph)
+        if self._canvases:
+            self._prepare_canvas()
+        self.noise = None
+        if not self._canvases:
+            structural = noise_models.canvas_noise(self.reduction, self.carriers)
+            if structural is not None and noise_correlation:
+                raise UnsupportedError(
+                    "trajectories on a canvas share its noise; noise_correlation is for trajectories without one"
+                )
+            chosen = noise_models.correlated_noise(self.reduction, noise_correlation)
+            self.noise = structural if structural is not None else chosen
+        self.correlates = noise_correlation > 0 and self.noise is not None
+        self._prepare(floor)
+
+    def _prepare_canvas(self) -> None:
+        canvas = next(iter(self._canvases))
+        shown = [n for n in self.reduction.features if self.carriers.views[n].index is not None]
+        if shown:
+            raise UnsupportedError(
+                f"canvas {canvas!r} has a prior and its view {shown[0]!r} has potentials of its own: state the "
+                "correlations either on the canvas (Eq. 11) or between its views (Eq. 13)",
+                name=canvas,
+            )
+        self._canvas_plan = compile(self.graph)
+        self._views = {}
+        for name in self.graph.trajectories:
+            view = self.carriers.views[name]
+            carrier = self.carriers.carriers[view.carrier].name
+            if carrier in self._canvases and view.index is not None:
+                self._views[name] = view_prior(self._canvases[carrier], view.index)
+
+    def _prepare(self, floor: float | None) -> None:
+        graph = self.reduction.graph
+        self._own: dict[Name, OwnPrior] = {}
+        if self._canvases or not self.reduction.features:
+            self._plan = None
+            return
+        for name in self.reduction.features:
+            own = own_prior(graph, name)
+            if not own.known:
+                if isinstance(self.posterior_covariance, float):
+                    own = OwnPrior(torch.full_like(own.precision, 1 / self.posterior_covariance), True)
+                elif self.posterior_covariance == "surrogate":
+                    raise ParameterError(
+                        f"no potential around {name!r} states a marginal, so the surrogate posterior covariance of "
+                        "Eq. 4 is not determined; pass posterior_covariance='denoiser', or a number: the variance of "
+                        "its contents",
+                        name=name,
+                    )
+            self._own[name] = own
+        if self.noise is not None:
+            graph.add_factor(NOISE_FACTOR, list(self.reduction.features), Likelihood())
+        self._plan = compile(graph)
+        size = sum(self.reduction.features[n].out_size for n in self.reduction.features)
+        joint = self.posterior_covariance == "denoiser" and size <= LARGEST_JOINT and not graph.hidden
+        joint = joint and all(own.known for own in self._own.values())
+        self._floor = (0.1 if floor is None else floor) if joint else None
+        if joint:
+            prior = {n: Gaussian(_matrix(o.precision), o.precision.new_zeros(len(o.precision)), torch.zeros((), dtype=torch.float64))
+                     for n, o in self._own.items()}  # fmt: skip
+            self._prior = dense_joint(graph, prior, self._plan.sites).precision
+            self._coupling = dense_joint(graph, None, self._plan.sites)
+
+    @property
+    def needs_covariance(self) -> dict[Name, Any]:
+        """The features whose posterior covariance the denoiser of each trajectory is asked for."""
+        if self.posterior_covariance != "denoiser" or not self.couple:
+            return {}
+        return dict(self.reduction.features) if not self._canvases else {}
+
+    def __call__(
+        self,
+        noisy: Mapping[Name, Tensor],
+        denoised: Mapping[Name, Tensor],
+        level: NoiseLevel,
+        covariances: Mapping[Name, Tensor] | None = None,
+    ) -> JointDenoised:
+        """Correct `denoised` ``(batch, *shape)`` per trajectory, all at one noise level.
+
+        `covariances` gives Cov[F x_0 | x_t], ``(batch, r, r)``, for every trajectory in `needs_covariance`. What no
+        potential couples comes back as the same tensor. Raises NotFiniteError, ImproperGraphError.
+        """
+        mean = dict(denoised)
+        capped = 0.0
+        if self.couple and self._canvases:
+            mean.update(self._on_canvas(noisy, denoised, level))
+        elif self.couple and self._plan is not None:
+            corrections, capped = self._correct(noisy, denoised, level, covariances or {})
+            mean.update({name: denoised[name] + delta for name, delta in corrections.items()})
+        if self.carriers.shared:
+            carried = self.carriers.gather(mean)
+            mean = {name: self.carriers.view(carried, name) for name in mean}
+        else:
+            carried = [mean[carrier.name] for carrier in self.carriers.carriers]
+        return JointDenoised(mean, carried, capped)
+
+    def _correct(
+        self,
+        noisy: Mapping[Name, Tensor],
+        denoised: Mapping[Name, Tensor],
+        level: NoiseLevel,
+        covariances: Mapping[Name, Tensor],
+    ) -> tuple[dict[Name, Tensor], float]:
+        """Eq. 5, 5' and 6 in features; the lifted corrections ``F' (u_joint - F m)``."""
+        features = self.reduction.features
+        own = {name: f.apply(denoised[name]) for name, f in features.items()}
+        capped: list[Tensor] = []
+        evidence: dict[Name, Any] = {
+            name: self._evidence(name, own[name], level, covariances.get(name), capped) for name in features
+        }
+        if self.noise is not None:
+            observed = torch.cat([f.apply(noisy[n]).flatten(1) for n, f in features.items()], 1) / level.alpha
+            evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level.snr, observed)
+        if self._floor is not None:
+            joint, raised = self._floored(own, evidence)
+            capped = [raised]
+        else:
+            posterior = infer(self._plan, evidence)
+            joint = {name: posterior.mean[name] for name in features}
+        corrections = {name: f.adjoint(joint[name] - own[name]) for name, f in features.items()}
+        return corrections, (sum(c.item() for c in capped) / len(capped) if capped else 0.0)
+
+    def _evidence(
+        self, name: Name, mean: Tensor, level: NoiseLevel, covariance: Tensor | None, capped: list[Tensor]
+    ) -> Any:
+        prior = self._own[name].precision.to(mean)
+        if covariance is not None:
+            known = _matrix(self._own[name].precision) if self._own[name].known else None
+            widest = torch.inf if self._floor is not None else 1.0
+            precision, fraction = guarded_precision(covariance, known, widest)
+            capped.append(fraction)
+        elif prior.ndim == 1:
+            shape = mean.shape[1:]
+            return mean, (prior + level.snr).reshape(shape)
+        else:
+            precision = prior + level.snr * torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
+        flat = mean.flatten(1)
+        eta = flat @ precision if precision.ndim == 2 else (precision @ flat.unsqueeze(-1)).squeeze(-1)
+        return Gaussian(precision, eta, flat.new_zeros(()))
+
+    def _floored(self, own: dict[Name, Tensor], evidence: dict[Name, Any]) -> tuple[dict[Name, Tensor], Tensor]:
+        """Eq. 6 in residual form, ``m + Lambda^{-1} (eta - Lambda m)``, with a floor on Lambda's eigenvalues (Eq. 8).
+
+        The residual form leaves m alone where nothing couples, whatever the floor does to Lambda.
+        """
+        flat = torch.cat([value.flatten(1) for value in own.values()], 1)
+        sizes = [value[0].numel() for value in own.values()]
+        coupling, eta = self._coupling.precision.to(flat), self._coupling.eta.to(flat)
+        if NOISE_FACTOR in evidence:
+            extra = evidence[NOISE_FACTOR]
+            coupling, eta = coupling + extra.precision, eta + extra.eta
+        residual = eta - flat @ coupling
+        blocks = [evidence[name].precision for name in own]
+        precision = coupling.expand(len(flat), -1, -1).clone()
+        start = 0
+        for block, size in zip(blocks, sizes, strict=True):
+            precision[:, start : start + size, start : start + size] += block
+            start += size
+        delta, raised = floored_solve(precision, residual, self._prior, self._floor)
+        joint = (flat + delta).split(sizes, 1)
+        return {name: part.reshape(own[name].shape) for name, part in zip(own, joint, strict=True)}, raised
+
+    def _on_canvas(
+        self, noisy: Mapping[Name, Tensor], denoised: Mapping[Name, Tensor], level: NoiseLevel
+    ) -> dict[Name, Tensor]:
+        """Eq. 11: every view moves by what the Gaussian canvas knows beyond the Gaussian view."""
+        states = self.carriers.gather(noisy)
+        evidence = {
+            name: (states[self.carriers.views[name].carrier] / level.alpha, level.snr) for name in self._canvases
+        }
+        posterior = infer(self._canvas_plan, evidence)
+        return {
+            name: denoised[name] + (posterior.mean[name] - prior.denoised(noisy[name], level))
+            for name, prior in self._views.items()
+        }
+
+
+def score(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
+    """Gradient of the log density of x_t, ``(alpha m - x_t) / sigma^2``, from the (joint) denoised content (Eq. 7)."""
+    return (level.alpha * denoised - noisy) / level.sigma**2
+
+
+def epsilon(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
+    """The noise prediction ``(x_t - alpha m) / sigma`` that belongs to a denoised content (Eq. 7)."""
+    return (noisy - level.alpha * denoised) / level.sigma
+
+
+class ViewPrior(NamedTuple):
+    """A view's marginal under the canvas prior, as an eigendecomposition of its covariance."""
+
+    mean: Tensor  # (D,)
+    variances: Tensor  # (D,)
+    basis: Tensor  # (D, D)
+
+    def denoised(self, noisy: Tensor, level: NoiseLevel) -> Tensor:
+        """``E[x_0 | x_t]`` under this Gaussian alone, ``(batch, *shape)``."""
+        mean, variances, basis = (part.to(noisy) for part in self)
+        offset = (noisy.flatten(1) - level.alpha * mean) @ basis
+        gain = level.alpha * variances / (level.alpha**2 * variances + level.sigma**2)
+        return (mean + (gain * offset) @ basis.mT).reshape(noisy.shape)
+
+
+def view_prior(stated: NodeMarginal, index: Tensor) -> ViewPrior:
+    """The marginal of ``A_i z``, the elements `index` of a canvas with the given marginal."""
+    covariance = full_covariance(stated.marginal)[index[:, None], index]
+    values, basis = torch.linalg.eigh(covariance)
+    return ViewPrior(stated.marginal.mean[index], values.clamp_min(0), basis)
+
+
+def canvas_priors(graph: FactorGraph, carriers: Carriers) -> dict[Name, NodeMarginal]:
+    """The hidden canvases that have a Gaussian of their own (Eq. 11).
+
+    Raises UnsupportedError for a canvas with potentials that state no marginal, or that see only a part of it.
+    """
+    priors = {}
+    for name in graph.hidden:
+        if name not in carriers.views:
+            continue
+        factors = [f for f in graph.adj[name] if not isinstance(graph.potential(f), StructuralPotential)]
+        if not factors:
+            continue
+        stated = node_marginal(graph, name)
+        if stated is None or not isinstance(stated.map, Identity):
+            raise UnsupportedError(
+                f"canvas {name!r} has the factor {factors[0]!r} but no Gaussian over all of its elements; give it one: "
+                f"graph.add_factor('prior', [{name!r}], JointGaussian(mean, covariance))",
+                name=name,
+                factor=factors[0],
+            )
+        priors[name] = stated
+    return priors
+
+
+def _check_kind(kind: str | float) -> str | float:
+    if kind in ("surrogate", "denoiser"):
+        return kind
+    if isinstance(kind, int | float) and not isinstance(kind, bool) and 0 < kind < float("inf"):
+        return float(kind)
+    raise ParameterError(
+        f"posterior_covariance={kind!r} is not 'surrogate', 'denoiser', or a positive variance",
+        posterior_covariance=kind,
+    )
+
+
+def _matrix(precision: Tensor) -> Tensor:
+    return torch.diag(precision) if precision.ndim == 1 else precision
