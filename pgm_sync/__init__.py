@@ -42,7 +42,7 @@ from .maps import (
 )
 from .potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood, Potential
 from .sampling import SampleResult, SamplingState, sample, sampling_steps
-from .score import JointDenoiser, epsilon, score
+from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
 
 __version__ = "0.1.0"
 
@@ -86,7 +86,7 @@ __all__ = [
     "compile",
     "complete_graph",
     "correlations",
-    "epsilon",
+    "epsilon_from_denoised",
     "fit",
     "from_trajectory_graph",
     "grid_graph",
@@ -94,7 +94,7 @@ __all__ = [
     "ring_graph",
     "sample",
     "sampling_steps",
-    "score",
+    "score_from_denoised",
     "star_graph",
     "wide_canvas",
 ]

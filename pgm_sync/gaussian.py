@@ -148,7 +148,8 @@ def require_finite(tensor: Tensor, what: str) -> None:
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
         raise NotFiniteError(
-            f"{what} has {int(bad.sum())} NaN or infinite entries out of {tensor.numel()}, the first at {first}",
+            f"{what} has {int(bad.sum())} NaN or infinite entries out of {tensor.numel()}, "
+            f"the first at {first}",
             count=int(bad.sum()),
             first=first,
         )

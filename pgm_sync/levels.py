@@ -12,7 +12,8 @@ from torch import Tensor
 class NoiseLevel(NamedTuple):
     """Coordinates of a noisy state: ``x_t = alpha * x_0 + sigma * eps``.
 
-    Variance preserving: ``alpha**2 + sigma**2 = 1``; variance exploding: ``alpha = 1``; flow: ``alpha = 1 - sigma``.
+    Variance preserving: ``alpha**2 + sigma**2 = 1``; variance exploding: ``alpha = 1``; flow:
+    ``alpha = 1 - sigma``.
 
     >>> NoiseLevel(alpha=0.8, sigma=0.4).snr
     4.0

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .errors import SavedFileError
+from .errors import DuplicateNameError, SavedFileError
 
 
 class Spec:
@@ -22,6 +22,14 @@ class Spec:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        known = Spec.registry.get(cls.__name__)
+        ours = __name__.partition(".")[0]
+        if known is not None and _package(known) == ours != _package(cls):
+            raise DuplicateNameError(
+                f"{cls.__name__} is already the name of {known.__module__}.{cls.__name__}, and saved files "
+                "know a map or potential by its name; choose another one",
+                name=cls.__name__,
+            )
         Spec.registry[cls.__name__] = cls
 
     def __repr__(self) -> str:
@@ -31,6 +39,10 @@ class Spec:
             if getattr(self, f.name) is not None
         )
         return f"{type(self).__name__}({fields})"
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _brief(value: Any) -> str:
@@ -66,26 +78,49 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     """The inverse of `encode`. Raises SavedFileError on an unknown class or a missing tensor."""
     if not isinstance(value, dict):
         return value
+    if "spec" in value:  # first: a specification may have a field called tuple or tensor
+        return _decode_spec(value, tensors)
     if "tuple" in value:
         return tuple(decode(v, tensors) for v in value["tuple"])
     if "tensor" in value:
         if value["tensor"] not in tensors:
             raise SavedFileError(f"the saved file lacks tensor {value['tensor']!r}", tensor=value["tensor"])
         return tensors[value["tensor"]]
-    name = value.get("spec")
+    raise SavedFileError(f"the saved file has an entry of no known kind, with {', '.join(map(repr, value))}")
+
+
+def _decode_spec(value: dict[str, Any], tensors: dict[str, Tensor]) -> Spec:
+    name = value["spec"]
     if name not in Spec.registry:
         raise SavedFileError(
-            f"the saved file uses class {name!r}, which is not known here; import the module that defines it first",
+            f"the saved file uses class {name!r}, which is not known here; "
+            "import the module that defines it first",
             name=name,
         )
     return Spec.registry[name](**{k: decode(v, tensors) for k, v in value.items() if k != "spec"})
 
 
+def same(a: Any, b: Any) -> bool:
+    """Whether two specifications (or fields of them) are equal by value, tensors bit for bit."""
+    if a is b:
+        return True
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Spec) and type(a) is type(b):
+        fields = dataclasses.fields(a)  # type: ignore[arg-type]
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields)
+    return not isinstance(a, Tensor | Spec) and not isinstance(b, Tensor | Spec) and bool(a == b)
+
+
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
     """A tensor as JSON data; floating values survive bit for bit (Python prints the shortest exact form)."""
-    return {"dtype": str(tensor.dtype).removeprefix("torch."), "data": tensor.tolist()}
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "shape": list(tensor.shape), "data": tensor.tolist()}
 
 
 def tensor_from_json(data: dict[str, Any]) -> Tensor:
     """The inverse of `tensor_to_json`."""
-    return torch.tensor(data["data"], dtype=getattr(torch, data["dtype"]))
+    # The shape, because nested lists do not tell (0, 3) from (0,).
+    return torch.tensor(data["data"], dtype=getattr(torch, data["dtype"])).reshape(data["shape"])

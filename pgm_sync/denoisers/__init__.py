@@ -1,5 +1,20 @@
 """Denoisers behind one protocol."""
 
 from .base import DenoisedPosterior, Denoiser
+from .diffusers import DiffusersDenoiser
+from .empirical import EmpiricalDenoiser
+from .functional import FunctionDenoiser
+from .gaussian import GaussianDenoiser
+from .mixture import MixtureDenoiser
+from .predicting import PredictingDenoiser
 
-__all__ = ["DenoisedPosterior", "Denoiser"]
+__all__ = [
+    "DenoisedPosterior",
+    "Denoiser",
+    "DiffusersDenoiser",
+    "EmpiricalDenoiser",
+    "FunctionDenoiser",
+    "GaussianDenoiser",
+    "MixtureDenoiser",
+    "PredictingDenoiser",
+]

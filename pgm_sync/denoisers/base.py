@@ -16,14 +16,19 @@ class DenoisedPosterior(NamedTuple):
     """Mean and covariance of x_0 given x_t under one trajectory's own denoiser (Eq. 4)."""
 
     mean: Tensor  # (*batch, *shape)
-    covariance: Tensor  # (*batch, r, r), of the features of x_0 (of all elements, flattened, without features)
+    covariance: Tensor  # (*batch, r, r), of r features of x_0, or of all its elements, flattened
 
 
 class Denoiser(abc.ABC):
-    """What one trajectory knows by itself: ``E[x_0 | x_t]``, and where it can, ``Cov[x_0 | x_t]``."""
+    """What one trajectory knows by itself: ``E[x_0 | x_t]``, and where it can, ``Cov[x_0 | x_t]``.
+
+    A new one has a `shape` and `denoise` (or, for a network, `predict`: see `PredictingDenoiser`);
+    `pgm_sync.testing.DenoiserTests` holds the laws that it must keep.
+    """
 
     shape: tuple[int, ...]
     has_covariance: bool = False
+    prediction_type: str = "sample"  # what `predict` returns
 
     @abc.abstractmethod
     def denoise(
@@ -33,6 +38,15 @@ class Denoiser(abc.ABC):
         condition: Any = None,
     ) -> Tensor:  # (*batch, *shape)
         """The posterior mean of the clean content, in the shape of `noisy`."""
+
+    def predict(
+        self,
+        noisy: Tensor,  # (*batch, *shape)
+        level: NoiseLevel,
+        condition: Any = None,
+    ) -> Tensor:
+        """The raw prediction, of type `prediction_type`; a network's own output, unconverted."""
+        return self.denoise(noisy, level, condition)
 
     def posterior(
         self,

@@ -9,7 +9,6 @@ white in each of those coordinates too, and every formula below is elementwise i
 
 from __future__ import annotations
 
-import operator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from ..errors import DtypeError, ParameterError, ShapeError
 from ..levels import NoiseLevel
 from ..maps import LinearMap
 from .base import DenoisedPosterior, Denoiser
+from .checks import as_integer, check_noisy, level_rows, shorten, working_dtype
 
 CHUNK_ELEMENTS = 2**24  # the largest temporary, in numbers: 64 MiB in float32
 
@@ -36,12 +36,17 @@ class Components(NamedTuple):
     outside: Tensor  # (), variance orthogonal to the frame, the same under every component
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Components:
-        return Components(*(t if t is None else t.to(dtype=dtype, device=device) for t in self))
+        return self._replace(
+            **{k: t.to(dtype=dtype, device=device) for k, t in self._asdict().items() if t is not None}
+        )
 
     def select(self, index: Tensor) -> Components:
         """The components that `index` (a mask or positions) picks."""
         return self._replace(
-            **{name: getattr(self, name)[index] for name in ("log_weights", "means", "basis", "variances", "residual")}
+            **{
+                name: getattr(self, name)[index]
+                for name in ("log_weights", "means", "basis", "variances", "residual")
+            }
         )
 
     @property
@@ -58,6 +63,11 @@ class FeatureProjection(NamedTuple):
     basis: Tensor  # (K, f, r)
     residual_gram: Tensor  # (K or 1, f, f), of the directions left to the residual variance
     outside_gram: Tensor  # (f, f), of the directions outside the frame
+
+    def select(self, index: Tensor) -> FeatureProjection:
+        """What they see of the components that `index` picks."""
+        gram = self.residual_gram if len(self.residual_gram) == 1 else self.residual_gram[index]
+        return self._replace(means=self.means[index], basis=self.basis[index], residual_gram=gram)
 
 
 def project(components: Components, features: Tensor) -> FeatureProjection:  # features: (f, D)
@@ -114,29 +124,29 @@ def coordinates(components: Components, latent: Tensor, alpha: Tensor) -> tuple[
     return z, rest.square().sum(-1)
 
 
-def responsibilities(
+def log_joint(
     components: Components,
     g: Gains,
     z: Tensor,  # (K, n, r)
     rest: Tensor,  # (K, n)
     allowed: Tensor | None = None,  # (K, n) bool
-) -> Tensor:  # (K, n), columns sum to one
-    """Posterior probability of each component given the noisy state."""
+) -> Tensor:  # (K, n)
+    """log p(component, noisy state in the frame), up to ``p/2 log(2 pi noise_variance)``, which all share."""
     c, (p, r) = components, components.basis.shape[1:]
-    # Logs relative to the pure-noise density, so that large sigma cancels nothing (log1p, not differences of logs).
+    # Logs relative to the pure-noise density, so that large sigma cancels nothing (log1p, no differences).
     snr = g.alpha**2 / g.noise_variance
     log_determinant = torch.log1p(snr[:, None] * c.variances[:, None, :]).sum(-1)
     quadratic = (z**2 / (g.alpha[:, None] ** 2 * c.variances[:, None, :] + g.noise_variance[:, None])).sum(-1)
     if r < p:
         log_determinant = log_determinant + (p - r) * torch.log1p(snr * c.residual[:, None])
         quadratic = quadratic + rest / (g.alpha**2 * c.residual[:, None] + g.noise_variance)
-    logits = c.log_weights[:, None] - (log_determinant + quadratic) / 2
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    return torch.softmax(logits, dim=0)
+    logits = torch.log_softmax(c.log_weights, 0)[:, None] - (log_determinant + quadratic) / 2
+    return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
 
 
-def posterior_mean(components: Components, g: Gains, latent: Tensor, z: Tensor, weights: Tensor) -> Tensor:  # (n, p)
+def posterior_mean(
+    components: Components, g: Gains, latent: Tensor, z: Tensor, weights: Tensor
+) -> Tensor:  # (n, p)
     """Responsibility-weighted posterior means, in the frame."""
     c = components
     shrunk = weights * g.rest  # (K, n)
@@ -155,15 +165,13 @@ def posterior_covariance(
     z: Tensor,
     weights: Tensor,
 ) -> Tensor:  # (n, f, f)
-    """Law of total covariance: within components plus between their posterior means; a sum of Gram matrices."""
+    """Law of total covariance: within components plus between their means; a sum of Gram matrices."""
     c, f = components, seen.frame.shape[0]
-    per_gain = g.noise_variance / g.alpha.clamp_min(torch.finfo(g.alpha.dtype).tiny)
 
-    # gain * sigma^2 / alpha is the posterior variance; written out because alpha may be 0 (pure noise).
+    # Eq. 4, sigma^2 / alpha * gain, written out because alpha may be 0 (pure noise).
     def variance(prior: Tensor, a: Tensor, n: Tensor) -> Tensor:
         return prior * n / (a**2 * prior + n)
 
-    del per_gain
     along = variance(c.variances[:, None, :], g.alpha[:, None], g.noise_variance[:, None])  # (K, m, r)
     rest = variance(c.residual[:, None], g.alpha, g.noise_variance)  # (K, m)
     outside = variance(c.outside, g.alpha, g.noise_variance)  # (m)
@@ -180,8 +188,197 @@ def posterior_covariance(
             roots = (weights[..., None] * along).sqrt()[:, :, None, :] * seen.basis[:, None]  # (K, n, f, r)
             roots = roots.permute(1, 2, 0, 3).flatten(2)
             within = within + roots @ roots.mT
-    means = seen.means[:, None] * (1 - g.alpha * g.rest)[..., None] + g.rest[..., None] * (latent @ seen.frame.T)
+    means = seen.means[:, None] * (1 - g.alpha * g.rest)[..., None] + g.rest[..., None] * (
+        latent @ seen.frame.T
+    )
     means = means + ((g.along - g.rest[..., None]) * z) @ seen.basis.mT  # (K, n, f)
     deviations = means - (weights[..., None] * means).sum(0)
     deviations = (weights.sqrt()[..., None] * deviations).permute(1, 2, 0)  # (n, f, K)
     return within + deviations @ deviations.mT
+
+
+class ComponentDenoiser(Denoiser):
+    """Exact denoiser of a distribution given as Gaussian components, which subclasses come by."""
+
+    has_covariance = True
+
+    def __init__(self, shape: tuple[int, ...], components: Components, labels: Tensor | None = None):
+        self.shape = tuple(shape)
+        self.components = components
+        self.labels = labels  # (K), int64
+        self._cast: dict[tuple[torch.dtype, torch.device], Components] = {}
+        self._seen: tuple[LinearMap | None, torch.dtype, torch.device, FeatureProjection] | None = (
+            None  # the last
+        )
+
+    def __repr__(self) -> str:
+        k, p, r = self.components.basis.shape
+        conditions = "" if self.labels is None else f", conditions={self.conditions}"
+        return f"{type(self).__name__}(shape={self.shape}, components={k}, latent={p}, rank={r}{conditions})"
+
+    @property
+    def conditions(self) -> list[int]:
+        """The labels that `condition` may take."""
+        return [] if self.labels is None else self.labels.unique().tolist()
+
+    @property
+    def mean(self) -> Tensor:  # (*shape)
+        """Prior mean of the clean content."""
+        c = self.components
+        latent = torch.softmax(c.log_weights, 0) @ c.means
+        return (c.center + (latent if c.frame is None else c.frame @ latent)).reshape(self.shape)
+
+    def sample(self, num_samples: int, *, generator: torch.Generator, condition: int | None = None) -> Tensor:
+        """Independent exact draws of the clean content, ``(num_samples, *shape)``."""
+        c = self.components if condition is None else self.components.select(self._matching(condition))
+        weights = torch.softmax(c.log_weights, 0)
+        k = torch.multinomial(weights, num_samples, replacement=True, generator=generator)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(*size, generator=generator, dtype=c.means.dtype)
+
+        x = c.means[k]
+        if c.residual.any():
+            e = normal(*x.shape)
+            e = e - torch.einsum("npr,nr->np", c.basis[k], torch.einsum("npr,np->nr", c.basis[k], e))
+            x = x + c.residual[k, None].sqrt() * e
+        x = x + torch.einsum(
+            "npr,nr->np", c.basis[k], c.variances[k].sqrt() * normal(num_samples, c.basis.shape[2])
+        )
+        if c.frame is not None:
+            x = x @ c.frame.T
+            if c.outside > 0:
+                e = normal(*x.shape)
+                x = x + c.outside.sqrt() * (e - (e @ c.frame) @ c.frame.T)
+        return (c.center + x).reshape(num_samples, *self.shape)
+
+    def denoise(
+        self,
+        noisy: Tensor,  # (*batch, *shape)
+        level: NoiseLevel,
+        condition: Any = None,  # None, a label, or a (*batch) tensor of labels
+    ) -> Tensor:  # (*batch, *shape)
+        """Exact ``E[x_0 | x_t]``.
+
+        Raises ShapeError, DtypeError on a state that does not fit, ParameterError on an unknown label.
+        """
+        return self._run(noisy, level, condition, None)[0]
+
+    def posterior(
+        self,
+        noisy: Tensor,  # (*batch, *shape)
+        level: NoiseLevel,
+        condition: Any = None,
+        features: LinearMap | None = None,
+    ) -> DenoisedPosterior:
+        """Exact posterior mean, and covariance of ``features(x_0)`` (Eq. 4); positive semidefinite as built.
+
+        Raises ShapeError, DtypeError on a state that does not fit, ParameterError on an unknown label.
+        """
+        check_noisy(self, noisy)
+        mean, covariance = self._run(noisy, level, condition, self._projection(features, noisy))
+        assert covariance is not None
+        return DenoisedPosterior(mean, covariance)
+
+    def _projection(self, features: LinearMap | None, like: Tensor) -> FeatureProjection:
+        key = (features, working_dtype(like.dtype), like.device)
+        if self._seen is None or self._seen[0] is not key[0] or self._seen[1:3] != key[1:]:
+            components = self._components_as(*key[1:])
+            if features is None:
+                rows = torch.eye(components.center.numel(), dtype=key[1], device=like.device)
+            elif tuple(features.in_shape) == self.shape:
+                rows = features.dense().to(dtype=key[1], device=like.device)
+            else:
+                raise ShapeError(
+                    f"features take shape {tuple(features.in_shape)}, "
+                    f"but {type(self).__name__} denoises {self.shape}",
+                    shape=self.shape,
+                )
+            self._seen = (*key, project(components, rows))
+        return self._seen[3]
+
+    def _run(
+        self, noisy: Tensor, level: NoiseLevel, condition: Any, seen: FeatureProjection | None
+    ) -> tuple[Tensor, Tensor | None]:
+        batch = check_noisy(self, noisy)
+        dtype = working_dtype(noisy.dtype)
+        c = self._components_as(dtype, noisy.device)
+        x = noisy.reshape(-1, c.center.numel()).to(dtype)
+        alpha, sigma = level_rows(level, batch, x)
+        allowed = None
+        if isinstance(condition, Tensor) and condition.ndim:
+            allowed = self._allowed(condition, batch)
+        elif condition is not None:
+            index = self._matching(condition).to(noisy.device)
+            c, seen = c.select(index), None if seen is None else seen.select(index)
+        k, p, r = c.basis.shape
+        width = max(r, p if r or len(alpha) > 1 else 1)
+        f = 0 if seen is None else len(seen.frame)
+        chunk = max(1, CHUNK_ELEMENTS // (k * max(width, f * (r if len(alpha) > 1 else 1))))
+        means, covariances = [], []
+        for start in range(0, max(len(x), 1), chunk):
+            rows = slice(start, start + chunk)
+            level_slice = slice(None) if len(alpha) == 1 else rows
+            part = None if allowed is None else allowed[:, rows]
+            mean, covariance = _posterior_rows(c, x[rows], alpha[level_slice], sigma[level_slice], part, seen)
+            means.append(mean)
+            if covariance is not None:
+                covariances.append(covariance)
+        mean = torch.cat(means).reshape(noisy.shape).to(noisy.dtype)
+        return mean, None if seen is None else torch.cat(covariances).reshape(*batch, f, f).to(noisy.dtype)
+
+    def _components_as(self, dtype: torch.dtype, device: torch.device) -> Components:
+        if (dtype, device) not in self._cast:
+            self._cast[dtype, device] = self.components.to(dtype, device)
+        return self._cast[dtype, device]
+
+    def _matching(self, condition: Any) -> Tensor:  # (K) bool
+        label = torch.as_tensor(as_integer(condition))
+        return self._known_labels(label) == label
+
+    def _allowed(self, condition: Tensor, batch: tuple[int, ...]) -> Tensor:  # (K, n) bool
+        if condition.is_floating_point():
+            raise DtypeError(f"labels are integers, got a condition of dtype {condition.dtype}")
+        try:
+            condition = condition.broadcast_to(batch)
+        except RuntimeError:
+            raise ShapeError(
+                f"condition has shape {tuple(condition.shape)}, the batch {tuple(batch)}"
+            ) from None
+        condition = condition.reshape(-1)
+        return self._known_labels(condition).to(condition.device)[:, None] == condition
+
+    def _known_labels(self, condition: Tensor) -> Tensor:  # (K)
+        """The labels, after a check that `condition` is among them."""
+        if self.labels is None:
+            raise ParameterError(
+                f"{type(self).__name__} was given condition {shorten(condition)} but has no labels; "
+                "build it with labels=, or pass condition=None"
+            )
+        known = torch.isin(condition.cpu(), self.labels.cpu())
+        if not known.all():
+            raise ParameterError(
+                f"unknown label {shorten(condition.cpu()[~known])}; "
+                f"{type(self).__name__} knows {self.conditions}"
+            )
+        return self.labels
+
+
+def _posterior_rows(
+    components: Components,
+    x: Tensor,  # (n, D)
+    alpha: Tensor,  # (1) or (n)
+    sigma: Tensor,
+    allowed: Tensor | None,  # (K, n)
+    seen: FeatureProjection | None,
+) -> tuple[Tensor, Tensor | None]:
+    c, g = components, gains(components, alpha, sigma)
+    centered = x - alpha[:, None] * c.center
+    latent = centered if c.frame is None else centered @ c.frame
+    z, rest = coordinates(c, latent, alpha)
+    weights = torch.softmax(log_joint(c, g, z, rest, allowed), 0)
+    mean = posterior_mean(c, g, latent, z, weights)
+    if c.frame is not None:
+        mean = mean @ c.frame.T + g.outside[:, None] * (centered - latent @ c.frame.T)
+    covariance = None if seen is None else posterior_covariance(c, seen, g, latent, z, weights)
+    return c.center + mean, covariance

@@ -48,7 +48,7 @@ def couple(
     """Add a pairwise factor between `u` and `v` under the rules of `from_trajectory_graph`."""
     if potential is None:
         potential = JointGaussian()
-    chosen = potential if isinstance(potential, Potential) else potential(u, v)
+    chosen = potential(u, v) if callable(potential) else potential
     maps = None if features is None else [features(graph.shape(u)), features(graph.shape(v))]
     graph.add_factor(factor, [u, v], chosen, maps=maps)
 
@@ -61,6 +61,7 @@ def chain_graph(
 ) -> FactorGraph:
     """Trajectories 0 .. n-1, each joined to the next.
 
+    >>> from pgm_sync.potentials import Correlation
     >>> chain_graph(3, (1, 8, 8), Correlation(0.5))
     FactorGraph(3 trajectories, 2 factors)
     """
@@ -120,14 +121,16 @@ def wide_canvas(
     """Overlapping windows over one canvas, with learned potentials between them.
 
     `canvas` is the shape of the whole, ``(..., H, W)``; `window` the height and width of a window; `stride`
-    the step between windows, one number or (vertical, horizontal). The last window is moved back to end at the
-    border. With ``wrap=True`` the canvas closes horizontally (360 degrees) and the stride must divide its width.
+    the step between windows, one number or (vertical, horizontal). The last window is moved back to end at
+    the border. With ``wrap=True`` the canvas closes horizontally (360 degrees) and the stride must divide its
+    width.
 
     The graph has a hidden variable ``"canvas"``, a trajectory ``"w0"``, ``"w1"``, ... (or ``"w0,0"``, row and
     column, for a grid) per window, an `Equality` factor ``"see w0"`` each, and, unless ``features`` is None,
     a factor ``("w0", "w1")`` with those features between windows that are ``neighbours`` ("adjacent", or
     "all" for every pair).
 
+    >>> from pgm_sync.maps import DCT
     >>> wide_canvas((3, 12, 48), window=(12, 12), stride=9, features=lambda shape: DCT(shape, 4))
     FactorGraph(5 trajectories, 1 hidden variable, 9 factors)
 
@@ -140,7 +143,8 @@ def wide_canvas(
         raise ShapeError(
             f"windows of {window} do not fit a canvas of shape {canvas}", canvas=canvas, window=window
         )
-    if len(strides) != 2 or not all(0 < s <= w for s, w in zip(strides, window, strict=True)):
+    sizes = list(zip(strides, window, canvas[-2:], strict=True)) if len(strides) == 2 else []
+    if not sizes or not all(0 < s and (s <= w or w == whole) for s, w, whole in sizes):
         raise ParameterError(
             f"stride {stride!r} must be between 1 and the window size {window}, or pixels are missed"
         )

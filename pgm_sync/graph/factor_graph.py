@@ -25,10 +25,12 @@ Name = Hashable
 class FactorGraph(nx.Graph):
     """A bipartite networkx graph: trajectories (and hidden variables) on one side, factors on the other.
 
-    Names are any hashable; insertion order is kept and fixes the order of everything computed. Node attributes:
-    ``kind`` ("trajectory", "variable" or "factor"), ``bipartite`` (0 or 1), ``shape`` or ``potential`` and
-    ``maps``; edge attribute: ``position`` in the factor's scope. All of networkx works on it.
+    Names are any hashable; insertion order is kept and fixes the order of everything computed. Node
+    attributes: ``kind`` ("trajectory", "variable" or "factor"), ``bipartite`` (0 or 1), ``shape`` or
+    ``potential`` and ``maps``; edge attribute: ``position`` in the factor's scope. All of networkx works on
+    it.
 
+    >>> from pgm_sync.potentials import Correlation
     >>> graph = FactorGraph()
     >>> graph.add_trajectory("left", shape=(1, 4, 4))
     >>> graph.add_trajectory("right", shape=(1, 4, 4))
@@ -77,7 +79,7 @@ class FactorGraph(nx.Graph):
         if not scope:
             raise GraphStructureError(f"factor {name!r} has an empty scope", factor=name)
         for end in scope:
-            if end not in self or self.nodes[end]["kind"] == "factor":
+            if end not in self or self.nodes[end].get("kind") not in ("trajectory", "variable"):
                 raise UnknownNameError(
                     f"factor {name!r} names {end!r}, which is not a trajectory or variable of this graph; "
                     f"it has {_listing(self.variables)}",
@@ -97,6 +99,12 @@ class FactorGraph(nx.Graph):
         if len(given) != len(scope):
             raise ShapeError(f"factor {name!r} has {len(scope)} ends and {len(given)} maps", factor=name)
         for end, m in zip(scope, given, strict=True):
+            if m is not None and not isinstance(m, LinearMap):
+                raise ParameterError(
+                    f"factor {name!r}: {m!r} on {end!r} is not a map (Crop(...), DCT(...), ..., or None)",
+                    factor=name,
+                    name=end,
+                )
             if m is not None and m.in_shape != self.shape(end):
                 raise ShapeError(
                     f"factor {name!r}: the map on {end!r} takes shape {m.in_shape}, "
@@ -214,7 +222,10 @@ class FactorGraph(nx.Graph):
                 )
 
     def markov_network(self) -> nx.Graph:
-        """Trajectories and variables, joined where a factor has both in its scope; edges list the ``factors``."""
+        """Trajectories and variables, joined where a factor has both in its scope.
+
+        Its edges list these ``factors``.
+        """
         network = nx.Graph()
         network.add_nodes_from((v, dict(self.nodes[v])) for v in self.variables)
         for factor in self.factors:
@@ -236,7 +247,10 @@ class FactorGraph(nx.Graph):
 
     @classmethod
     def load(cls, path: str | Path) -> FactorGraph:
-        """Read a graph written by `save`. Raises SavedFileError on a corrupted file or another format version."""
+        """Read a graph written by `save`.
+
+        Raises SavedFileError on a corrupted file or another format version.
+        """
         from .serialization import load
 
         return load(path)

@@ -41,7 +41,8 @@ def from_data(data: dict[str, Any], tensors: dict[str, Tensor]) -> FactorGraph:
         raise SavedFileError(f"not a saved graph: format is {data.get('format')!r}, {FORMAT!r} needed")
     if data.get("version") != VERSION:
         raise SavedFileError(
-            f"the graph was saved in format version {data.get('version')!r}; this package reads version {VERSION}",
+            f"the graph was saved in format version {data.get('version')!r}; "
+            f"this package reads version {VERSION}",
             version=data.get("version"),
         )
     graph = FactorGraph()

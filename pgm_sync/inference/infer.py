@@ -200,7 +200,8 @@ def _solve_dense(plan: Plan, structure: Structure, system: System, joint: Gaussi
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
     bound = 16 * torch.finfo(diagonal.dtype).eps * joint.precision.diagonal(dim1=-2, dim2=-1)
     if bool((info > 0).any()) or not bool((diagonal.square() > bound).all()):
-        bad = int((~(diagonal.square() > bound)).reshape(-1, diagonal.shape[-1]).any(0).nonzero()[0])
+        weak = (~(diagonal.square() > bound)).reshape(-1, diagonal.shape[-1]).any(0).nonzero()
+        bad = int(info.max()) - 1 if bool((info > 0).any()) else int(weak[0])
         raise _improper(plan, structure, system, _component_of(structure, bad))
     covariance = torch.cholesky_inverse(lower)
     mean = torch.cholesky_solve(joint.eta.unsqueeze(-1), lower.expand(*joint.eta.shape, -1)).squeeze(-1)

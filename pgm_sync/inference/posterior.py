@@ -118,8 +118,8 @@ class Posterior:
 
         Raises ShapeError where the shapes differ, UnknownNameError.
         """
-        scale = (self.variance[first] * self.variance[second]).rsqrt()
-        return self.covariance(first, second) * scale
+        covariance = self.covariance(first, second)
+        return covariance * (self.variance[first] * self.variance[second]).rsqrt()
 
     def joint(self, names: Sequence[Name]) -> Gaussian:
         """The joint Gaussian of a few nodes, flattened and concatenated in the given order.

@@ -26,12 +26,12 @@ class FeatureMap(LinearMap):
     def apply(self, x: Tensor) -> Tensor:
         self._check(x, self.in_shape)
         batch = x.shape[: x.ndim - len(self.in_shape)]
-        return (x.reshape(*batch, -1) @ self.rows.to(x).mT).reshape(*batch, *self.out_shape)
+        return (x.reshape(*batch, self.in_size) @ self.rows.to(x).mT).reshape(*batch, *self.out_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.out_shape)
         batch = y.shape[: y.ndim - len(self.out_shape)]
-        return (y.reshape(*batch, -1) @ self.rows.to(y)).reshape(*batch, *self.in_shape)
+        return (y.reshape(*batch, self.out_size) @ self.rows.to(y)).reshape(*batch, *self.in_shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,8 +67,8 @@ class DCT(FeatureMap):
     @cached_property
     def _frequencies(self) -> list[tuple[int, ...]]:
         grid = torch.cartesian_prod(*(torch.arange(n) for n in self._axes)).reshape(-1, len(self._axes))
-        # half periods per pixel, so that a long axis does not use up all the low modes; ties keep raster order
-        frequency = sum((grid[:, k].double() / n) ** 2 for k, n in enumerate(self._axes))
+        # half periods per pixel, so that a long axis does not use up all the low modes; ties in raster order
+        frequency = (grid.double() / torch.tensor(self._axes)).square().sum(1)
         return [tuple(grid[i].tolist()) for i in torch.argsort(frequency, stable=True)[: self.modes]]
 
     @cached_property
@@ -127,11 +127,12 @@ class Features(FeatureMap):
         )
         if error > 1e-6:
             raise CovarianceError(
-                f"the {len(rows)} rows of the feature basis are not orthonormal (largest deviation {error:.2g}); "
-                "Features.orthonormalise(rows) or Features.pca(data, rank) gives such a basis",
+                f"the {len(rows)} rows of the feature basis are not orthonormal (largest deviation "
+                f"{error:.2g}); Features.orthonormalise(rows) or Features.pca(data, rank) gives such a basis",
                 error=error,
             )
-        object.__setattr__(self, "basis", basis)
+        # contiguous, or products with it round differently before and after saving
+        object.__setattr__(self, "basis", basis.contiguous())
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
@@ -161,9 +162,15 @@ class Features(FeatureMap):
         if not torch.isfinite(data).all():
             raise NotFiniteError("PCA data has NaN or infinite entries")
         centred = (data - data.mean(0)).flatten(1).double()
-        if not 1 <= rank <= min(centred.shape):
-            raise ParameterError(f"rank={rank} is not in 1..{min(centred.shape)}", rank=rank)
-        _, _, basis = torch.linalg.svd(centred, full_matrices=False)
+        _, values, basis = torch.linalg.svd(centred, full_matrices=False)
+        # n rows span at most n - 1 directions around their mean; the next one would be arbitrary
+        spanned = int((values > values.max() * 1e-9).sum())
+        if not 1 <= rank <= spanned:
+            raise ParameterError(
+                f"rank={rank} is not in 1..{spanned}, the directions that {len(data)} rows of data span",
+                rank=rank,
+                spanned=spanned,
+            )
         return cls(basis[:rank].reshape(rank, *data.shape[1:]))
 
     def labels(self) -> list[str]:

@@ -29,7 +29,7 @@ class IndexMap(LinearMap):
 
     @cached_property
     def _source(self) -> Tensor:
-        elements = torch.arange(math.prod(self.in_shape)).reshape(self.in_shape)
+        elements = torch.arange(self.in_size).reshape(self.in_shape)
         return self._arrange(elements).contiguous()
 
     @property
@@ -44,14 +44,14 @@ class IndexMap(LinearMap):
     def apply(self, x: Tensor) -> Tensor:
         self._check(x, self.in_shape)
         batch = x.shape[: x.ndim - len(self.in_shape)]
-        flat = x.reshape(*batch, -1)
+        flat = x.reshape(*batch, self.in_size)
         return flat.index_select(-1, self.index.to(x.device)).reshape(*batch, *self.out_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.out_shape)
         batch = y.shape[: y.ndim - len(self.out_shape)]
-        flat = y.reshape(*batch, -1)
-        out = flat.new_zeros(*batch, math.prod(self.in_shape))
+        flat = y.reshape(*batch, self.out_size)
+        out = flat.new_zeros(*batch, self.in_size)
         return out.index_copy(-1, self.index.to(y.device), flat).reshape(*batch, *self.in_shape)
 
 
@@ -91,12 +91,13 @@ class Crop(IndexMap):
         object.__setattr__(self, "size", as_shape(self.size, "crop size"))
         axes = self.in_shape[len(self.in_shape) - len(self.start) :]
         fits = len(self.start) == len(self.size) == len(axes) and all(
-            0 <= a < n and s <= n and (self.wrap or a + s <= n)
+            isinstance(a, int) and 0 <= a < n and s <= n and (self.wrap or a + s <= n)
             for a, s, n in zip(self.start, self.size, axes, strict=True)
         )
         if not fits:
             raise ShapeError(
-                f"a crop starting at {self.start} of size {self.size} does not fit into shape {self.in_shape}"
+                f"a crop starting at {self.start} of size {self.size} does not fit into shape "
+                f"{self.in_shape}"
                 + ("" if self.wrap else " (wrap=True lets it pass the end)"),
                 start=self.start,
                 size=self.size,
@@ -112,7 +113,7 @@ class Crop(IndexMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Flip(IndexMap):
-    """Mirror along `axes` (negative or positive axis numbers of the event shape; the last axis by default)."""
+    """Mirror along `axes`, axis numbers of the event shape (the last axis by default)."""
 
     in_shape: Shape
     axes: Sequence[int] = (-1,)
@@ -123,7 +124,7 @@ class Flip(IndexMap):
         _check_axes(self, self.axes)
 
     def _arrange(self, elements: Tensor) -> Tensor:
-        return elements.flip(self.axes)
+        return elements.flip(tuple(self.axes))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -216,4 +217,8 @@ def _check_axes(map: IndexMap, axes: Sequence[int]) -> None:
     if not all(isinstance(a, int) and -ndim <= a < ndim for a in axes):
         raise ShapeError(
             f"axes {tuple(axes)} do not exist in shape {map.in_shape}", axes=axes, in_shape=map.in_shape
+        )
+    if len({a % ndim for a in axes}) < len(axes):
+        raise ShapeError(
+            f"axes {tuple(axes)} name an axis of shape {map.in_shape} twice", axes=axes, in_shape=map.in_shape
         )

@@ -31,7 +31,8 @@ class SparseMap(LinearMap):
         size = (math.prod(self.to_shape), math.prod(self.in_shape))
         if self.indices.ndim != 2 or self.indices.shape != (2, self.values.numel()):
             raise ShapeError(
-                f"indices of shape {tuple(self.indices.shape)} do not fit {self.values.numel()} values: (2, nnz) needed"
+                f"indices of shape {tuple(self.indices.shape)} do not fit {self.values.numel()} values: "
+                "(2, nnz) needed"
             )
         top = [int(row.max()) if row.numel() else 0 for row in self.indices]
         if top[0] >= size[0] or top[1] >= size[1] or (self.indices.numel() and int(self.indices.min()) < 0):
@@ -70,6 +71,6 @@ class SparseMap(LinearMap):
     def _gather(self, x: Tensor, source: Shape, target: Shape, rows: int) -> Tensor:
         batch = x.shape[: x.ndim - len(source)]
         indices = self.indices.to(x.device)
-        terms = x.reshape(*batch, -1)[..., indices[1 - rows]] * self.values.to(x)
+        terms = x.reshape(*batch, math.prod(source))[..., indices[1 - rows]] * self.values.to(x)
         out = terms.new_zeros(*batch, math.prod(target))
         return out.index_add(-1, indices[rows], terms).reshape(*batch, *target)

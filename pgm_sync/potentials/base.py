@@ -16,7 +16,7 @@ from ..spec import Spec
 
 
 class Information(NamedTuple):
-    """``log psi(y) = -y' precision y / 2 + eta' y + log_scale``, y the contents the factor sees, in scope order.
+    """``log psi(y) = -y' precision y / 2 + eta' y + log_scale``, y what the factor sees, in scope order.
 
     Elementwise potentials give one small matrix for matching elements of all n ends, the same for every
     element or one each; `log_scale` is then per element. Others give one matrix over the P elements of all
@@ -36,10 +36,11 @@ class Marginal(NamedTuple):
 
 
 class Potential(Spec, abc.ABC):
-    """Base class of all potentials. A new one is a frozen dataclass with `information`; see docs/own_potential.
+    """Base class of all potentials. A new one is a frozen dataclass with `information`.
 
-    Class attributes: `elementwise`, whether element k of one end meets only element k of the others;
-    `ends`, the number of trajectories it joins (None: any number).
+    `pgm_sync.testing.PotentialTests` holds the laws that it must keep. Class attributes: `elementwise`,
+    whether element k of one end meets only element k of the others; `ends`, the number of trajectories it
+    joins (None: any number).
     """
 
     elementwise: ClassVar[bool] = False
@@ -54,7 +55,7 @@ class Potential(Spec, abc.ABC):
         return [None] * len(shapes)
 
     def check(self, factor: Any, shapes: Sequence[Shape]) -> None:
-        """Raise ShapeError or ParameterError, naming `factor`, if the potential cannot join ends of these shapes."""
+        """Raise ShapeError or ParameterError, naming `factor`, if the potential cannot join such ends."""
         if self.ends is not None and len(shapes) != self.ends:
             raise ParameterError(
                 f"factor {factor!r}: {type(self).__name__} joins {self.ends} trajectories, not {len(shapes)}",

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import ParameterError, ShapeError
 from ..maps import Shape
 from .base import Information, Marginal, Potential, finite_number, sizes
 
@@ -32,6 +32,16 @@ class Correlation(Potential):
     ends: ClassVar[int | None] = 2
 
     def __post_init__(self) -> None:
+        for name in ("rho", "variance", "mean"):
+            # A list is one number per element; a tuple would be one entry per end.
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, torch.tensor(value, dtype=torch.float64))
+            elif isinstance(value, tuple) and (name == "rho" or len(value) != 2):
+                raise ParameterError(
+                    f"Correlation: {name} is one number, a tensor"
+                    + ("" if name == "rho" else ", or a pair of them")
+                    + f", not a tuple of {len(value)}"
+                )
         finite_number(self.rho, "Correlation: rho", low=-1, high=1)
         for variance in _pair(self.variance):
             finite_number(variance, "Correlation: variance", low=0)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
+from ..errors import ParameterError, ShapeError
+from ..maps import Shape
 from .base import StructuralPotential
 
 
@@ -14,6 +20,29 @@ class Equality(StructuralPotential):
 
     Through index maps, elements merge into shared sites when the graph is compiled, and the trajectories
     share the noise of these sites.
+
+    `weight` is how much the *first* end's view counts on the shared content, the canvas weight w_i of
+    Eq. 10: a number, or one per element the factor sees, finite and >= 0. At every site the weights of all
+    views must sum to one, which is checked when sampling (WeightError). None: equal weights.
     """
 
+    weight: float | Tensor | None = None
     elementwise: ClassVar[bool] = True
+
+    def check(self, factor: object, shapes: Sequence[Shape]) -> None:
+        super().check(factor, shapes)
+        if self.weight is None:
+            return
+        weight = torch.as_tensor(self.weight, dtype=torch.float64)
+        if weight.ndim and tuple(weight.shape) != shapes[0]:
+            raise ShapeError(
+                f"factor {factor!r}: Equality.weight has shape {tuple(weight.shape)}, "
+                f"its ends see {shapes[0]}",
+                factor=factor,
+            )
+        if not torch.isfinite(weight).all() or bool((weight < 0).any()):
+            raise ParameterError(
+                f"factor {factor!r}: Equality.weight with entries in "
+                f"[{weight.min():.4g}, {weight.max():.4g}] must be finite and >= 0",
+                factor=factor,
+            )

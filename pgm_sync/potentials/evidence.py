@@ -32,6 +32,8 @@ class Evidence(Potential):
 
     def __post_init__(self) -> None:
         precision = torch.as_tensor(self.precision, dtype=torch.float64)
+        if self.mask is not None:
+            object.__setattr__(self, "mask", torch.as_tensor(self.mask, dtype=torch.bool))
         require_finite(torch.as_tensor(self.value, dtype=torch.float64), "Evidence: value")
         require_finite(precision, "Evidence: precision")
         if bool((precision < 0).any()):
@@ -60,6 +62,6 @@ class Evidence(Potential):
 
 
 def log_scale(mean: Tensor, precision: Tensor) -> Tensor:
-    """Constant of ``log N(x; mean, 1/precision)`` in information form, per element; 0 where precision is 0."""
+    """Constant of ``log N(x; mean, 1/precision)`` in information form per element; 0 where precision is 0."""
     normalizer = 0.5 * torch.log(torch.where(precision > 0, precision / (2 * math.pi), 1.0))
     return normalizer - 0.5 * precision * mean**2

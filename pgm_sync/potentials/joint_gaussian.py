@@ -16,15 +16,15 @@ from .base import Information, Marginal, Potential, block_diagonal_inverse, diag
 
 @dataclass(frozen=True, eq=False, repr=False)
 class JointGaussian(Potential):
-    """``psi = g / prod_i g_i`` with g = N(mean, covariance) over the concatenated contents of all ends (Eq. 1).
+    """``psi = g / prod_i g_i``, g = N(mean, covariance) over the concatenated contents of all ends (Eq. 1).
 
     Whole contents, or features of them when the factor has feature maps. Without arguments it is a
     placeholder that `ps.fit` fills in.
 
-    Parameters: `mean` (P,), `covariance` (P, P) positive definite, in content units. On a graph with loops the
-    factors of the maximum-likelihood model are not the ratios of their marginals; `ps.fit` then also stores
-    `interaction` (P, P), the factor's own share of the joint precision, and `log_scale`, its share of the
-    normaliser (Eq. 14).
+    Parameters: `mean` (P,), `covariance` (P, P) positive definite, in content units. On a graph with loops
+    the factors of the maximum-likelihood model are not the ratios of their marginals; `ps.fit` then also
+    stores `interaction` (P, P), the factor's own share of the joint precision, and `log_scale`, its share of
+    the normaliser (Eq. 14).
 
     Raises CovarianceError if the covariance is not symmetric positive definite, NotFiniteError on NaN.
     """
@@ -45,7 +45,8 @@ class JointGaussian(Potential):
         require_finite(mean, "JointGaussian: mean")
         if len(mean) != len(covariance):
             raise ShapeError(
-                f"JointGaussian: mean has {len(mean)} elements, covariance is {len(covariance)} x {len(covariance)}"
+                f"JointGaussian: mean has {len(mean)} elements, "
+                f"covariance is {len(covariance)} x {len(covariance)}"
             )
         object.__setattr__(self, "covariance", covariance)
         object.__setattr__(self, "mean", mean)
@@ -54,7 +55,8 @@ class JointGaussian(Potential):
             require_symmetric(interaction, "JointGaussian: interaction")
             if interaction.shape != covariance.shape:
                 raise ShapeError(
-                    f"JointGaussian: interaction is {tuple(interaction.shape)}, covariance {tuple(covariance.shape)}"
+                    f"JointGaussian: interaction is {tuple(interaction.shape)}, "
+                    f"covariance {tuple(covariance.shape)}"
                 )
             object.__setattr__(self, "interaction", interaction)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -255,15 +257,19 @@ class _NoiseSource:
 
     def __init__(self, joint: JointDenoiser, seeds: Sequence[int], device: torch.device, dtype: torch.dtype):
         self.joint, self.device, self.dtype = joint, device, dtype
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        # A stream per joint sample and carrier: a trajectory's noise depends on its seed and its name, on nothing else.
+        self.generators = [
+            [np.random.default_rng([seed, _key(carrier.name)]) for seed in seeds]
+            for carrier in joint.carriers.carriers
+        ]
         self._drawn: list[list[Tensor]] = []
         self._used: list[int] = []
 
     def draw(self) -> list[Tensor]:
         """Noise ``(num_samples, *shape)`` per carrier; drawn in float32 on the CPU, the same for every dtype and device."""
         white = [
-            torch.stack([torch.randn(carrier.shape, generator=g) for g in self.generators])
-            for carrier in self.joint.carriers.carriers
+            torch.from_numpy(np.stack([g.standard_normal(carrier.shape, dtype=np.float32) for g in own]))
+            for carrier, own in zip(self.joint.carriers.carriers, self.generators, strict=True)
         ]
         return self._correlated([w.to(device=self.device, dtype=self.dtype) for w in white])
 
@@ -279,7 +285,7 @@ class _NoiseSource:
                     name=name,
                 )
         for carrier in carriers:
-            expected = (len(self.generators), *carrier.shape)
+            expected = (len(self.generators[0]), *carrier.shape)
             if carrier.name not in noise or tuple(noise[carrier.name].shape) != expected:
                 got = tuple(noise[carrier.name].shape) if carrier.name in noise else None
                 raise ShapeError(
@@ -310,6 +316,10 @@ class _NoiseSource:
             return self._drawn[k][carrier]
 
         return draw
+
+
+def _key(name: Name) -> int:
+    return int.from_bytes(hashlib.sha256(repr(name).encode()).digest()[:8], "big")
 
 
 class _Clock:
@@ -379,14 +389,15 @@ def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
 def _seeds(seed: int | Sequence[int], num_samples: int) -> list[int]:
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ParameterError(f"num_samples={num_samples!r} must be a positive integer", num_samples=num_samples)
-    if isinstance(seed, int):
-        return list(range(seed, seed + num_samples))
-    if len(seed) != num_samples:
+    seeds = list(range(seed, seed + num_samples)) if isinstance(seed, int) else list(seed)
+    if any(not isinstance(s, int) or s < 0 for s in seeds):
+        raise ParameterError(f"seed={seed!r}: seeds are integers of at least 0", seed=seed)
+    if len(seeds) != num_samples:
         raise BatchError(
-            f"{len(seed)} seeds for {num_samples} samples; give one per sample, or a single integer",
+            f"{len(seeds)} seeds for {num_samples} samples; give one per sample, or a single integer",
             num_samples=num_samples,
         )
-    return list(seed)
+    return seeds
 
 
 def _check_step_options(scheduler: Any, options: dict[str, Any]) -> None:

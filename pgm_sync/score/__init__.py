@@ -1,7 +1,7 @@
 """From own denoised contents to joint ones, and to joint scores."""
 
 from .carriers import Carrier, Carriers, View, find_carriers
-from .joint import JointDenoised, JointDenoiser, epsilon, score
+from .joint import JointDenoised, JointDenoiser, epsilon_from_denoised, score_from_denoised
 from .noise import FeatureNoise
 from .reduction import Reduction, reduce
 
@@ -13,8 +13,8 @@ __all__ = [
     "JointDenoiser",
     "Reduction",
     "View",
-    "epsilon",
+    "epsilon_from_denoised",
     "find_carriers",
     "reduce",
-    "score",
+    "score_from_denoised",
 ]

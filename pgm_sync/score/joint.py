@@ -24,6 +24,7 @@ from .reduction import OwnPrior, Reduction, own_prior, reduce
 
 NOISE_FACTOR = ("correlated noise",)
 LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision
+FLOOR = 1.0  # of the joint prior's precision: a joint posterior is no wider than the joint prior in any direction
 
 
 class JointDenoised(NamedTuple):
@@ -60,7 +61,6 @@ class JointDenoiser:
         posterior_covariance: str | float = "surrogate",
         noise_correlation: float = 0.0,
         couple: bool = True,
-        floor: float | None = None,
     ):
         graph.validate()
         self.graph = graph
@@ -81,7 +81,7 @@ class JointDenoiser:
             chosen = noise_models.correlated_noise(self.reduction, noise_correlation)
             self.noise = structural if structural is not None else chosen
         self.correlates = noise_correlation > 0 and self.noise is not None
-        self._prepare(floor)
+        self._prepare()
 
     def _prepare_canvas(self) -> None:
         canvas = next(iter(self._canvases))
@@ -100,7 +100,7 @@ class JointDenoiser:
             if carrier in self._canvases and view.index is not None:
                 self._views[name] = view_prior(self._canvases[carrier], view.index)
 
-    def _prepare(self, floor: float | None) -> None:
+    def _prepare(self) -> None:
         graph = self.reduction.graph
         self._own: dict[Name, OwnPrior] = {}
         if self._canvases or not self.reduction.features:
@@ -125,7 +125,7 @@ class JointDenoiser:
         size = sum(self.reduction.features[n].out_size for n in self.reduction.features)
         joint = self.posterior_covariance == "denoiser" and size <= LARGEST_JOINT and not graph.hidden
         joint = joint and all(own.known for own in self._own.values())
-        self._floor = (0.1 if floor is None else floor) if joint else None
+        self._floored = joint
         if joint:
             prior = {n: Gaussian(_matrix(o.precision), o.precision.new_zeros(len(o.precision)), torch.zeros((), dtype=torch.float64))
                      for n, o in self._own.items()}  # fmt: skip
@@ -182,8 +182,8 @@ class JointDenoiser:
         if self.noise is not None:
             observed = torch.cat([f.apply(noisy[n]).flatten(1) for n, f in features.items()], 1) / level.alpha
             evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level.snr, observed)
-        if self._floor is not None:
-            joint, raised = self._floored(own, evidence)
+        if self._floored:
+            joint, raised = self._solve_floored(own, evidence)
             capped = [raised]
         else:
             posterior = infer(self._plan, evidence)
@@ -197,7 +197,7 @@ class JointDenoiser:
         prior = self._own[name].precision.to(mean)
         if covariance is not None:
             known = _matrix(self._own[name].precision) if self._own[name].known else None
-            widest = torch.inf if self._floor is not None else 1.0
+            widest = torch.inf if self._floored else 1.0
             precision, fraction = guarded_precision(covariance, known, widest)
             capped.append(fraction)
         elif prior.ndim == 1:
@@ -209,7 +209,7 @@ class JointDenoiser:
         eta = flat @ precision if precision.ndim == 2 else (precision @ flat.unsqueeze(-1)).squeeze(-1)
         return Gaussian(precision, eta, flat.new_zeros(()))
 
-    def _floored(self, own: dict[Name, Tensor], evidence: dict[Name, Any]) -> tuple[dict[Name, Tensor], Tensor]:
+    def _solve_floored(self, own: dict[Name, Tensor], evidence: dict[Name, Any]) -> tuple[dict[Name, Tensor], Tensor]:
         """Eq. 6 in residual form, ``m + Lambda^{-1} (eta - Lambda m)``, with a floor on Lambda's eigenvalues (Eq. 8).
 
         The residual form leaves m alone where nothing couples, whatever the floor does to Lambda.
@@ -227,7 +227,7 @@ class JointDenoiser:
         for block, size in zip(blocks, sizes, strict=True):
             precision[:, start : start + size, start : start + size] += block
             start += size
-        delta, raised = floored_solve(precision, residual, self._prior, self._floor)
+        delta, raised = floored_solve(precision, residual, self._prior, FLOOR)
         joint = (flat + delta).split(sizes, 1)
         return {name: part.reshape(own[name].shape) for name, part in zip(own, joint, strict=True)}, raised
 
@@ -246,12 +246,12 @@ class JointDenoiser:
         }
 
 
-def score(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
+def score_from_denoised(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
     """Gradient of the log density of x_t, ``(alpha m - x_t) / sigma^2``, from the (joint) denoised content (Eq. 7)."""
     return (level.alpha * denoised - noisy) / level.sigma**2
 
 
-def epsilon(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
+def epsilon_from_denoised(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
     """The noise prediction ``(x_t - alpha m) / sigma`` that belongs to a denoised content (Eq. 7)."""
     return (noisy - level.alpha * denoised) / level.sigma
 

@@ -1,0 +1,74 @@
+"""Pictures as PNG files, with Pillow alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..errors import NotFiniteError, ShapeError
+
+PAPER = (250, 250, 248)
+INK = (34, 34, 34)
+
+
+def picture(image: Tensor, scale: int = 1) -> Image.Image:
+    """One image ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, each pixel a square of `scale`.
+
+    Values outside [0, 1] are clipped. Raises ShapeError, NotFiniteError.
+    """
+    shown = image.detach().cpu()
+    shown = shown[None] if shown.ndim == 2 else shown
+    if shown.ndim != 3 or shown.shape[0] not in (1, 3):
+        raise ShapeError(
+            f"a picture has shape (H, W), (1, H, W) or (3, H, W), not {tuple(image.shape)}",
+            got=tuple(image.shape),
+        )
+    if not torch.isfinite(shown).all():
+        raise NotFiniteError(f"a picture of shape {tuple(image.shape)} has NaN or infinite values")
+    values = (shown.double().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    made = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+    return made.resize((made.width * scale, made.height * scale), Image.Resampling.NEAREST)
+
+
+def sheet(images: Tensor, columns: int = 1, scale: int = 8, gap: int = 8) -> Image.Image:
+    """Images ``(n, C, H, W)`` in rows of `columns`, on paper."""
+    if len(images) == 0:
+        raise ShapeError("a sheet needs at least one image")
+    tiles = [picture(image, scale) for image in images]
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    w, h = tiles[0].size
+    made = Image.new("RGB", (columns * (w + gap) + gap, rows * (h + gap) + gap), PAPER)
+    for k, tile in enumerate(tiles):
+        made.paste(tile, (gap + k % columns * (w + gap), gap + k // columns * (h + gap)))
+    return made
+
+
+def comparison(pictures: Mapping[str, Tensor], columns: int = 2, scale: int = 8, gap: int = 8) -> Image.Image:
+    """Named sheets beside each other, each under its name."""
+    sheets = {name: sheet(images, scale=scale, gap=gap) for name, images in pictures.items()}
+    if not sheets:
+        raise ShapeError("a comparison needs at least one sheet")
+    columns = min(columns, len(sheets))
+    w, h = (max(s.size[k] for s in sheets.values()) for k in (0, 1))
+    bar = max(22, 3 * scale)
+    font = ImageFont.load_default(size=int(bar * 0.62))
+    rows = -(-len(sheets) // columns)
+    made = Image.new("RGB", (columns * w, rows * (h + bar)), PAPER)
+    draw = ImageDraw.Draw(made)
+    for k, (name, tile) in enumerate(sheets.items()):
+        x, y = k % columns * w, k // columns * (h + bar)
+        draw.text((x + gap, y + bar / 2 + gap / 2), name, fill=INK, font=font, anchor="lm")
+        made.paste(tile, (x, y + bar))
+    return made
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as the content of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,173 @@
+"""Figures with matplotlib, which is imported when a figure is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MissingPackageError, ShapeError
+from ..graph import FactorGraph
+from ..graph.factor_graph import Name
+from .edges import by_edge, edge_name, modes, widths
+from .layout import Point, layout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingPackageError(
+            "figures need matplotlib, which is not installed: pip install 'pgm_sync[plots]'",
+            package="matplotlib",
+        ) from error
+    return plt
+
+
+def correlation_colours() -> Any:
+    """The diverging colour map of all figures: blue for -1, grey for 0, orange for 1."""
+    _pyplot()
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = ["#2166ac", "#8fb7d9", "#e9e9e6", "#eda878", "#c8501a"]
+    return LinearSegmentedColormap.from_list("correlation", stops)
+
+
+def draw_graph(
+    graph: FactorGraph,
+    table: Iterable[Any] | None = None,
+    ax: Axes | None = None,
+    positions: Mapping[Name, Point] | None = None,
+    labels: bool = True,
+) -> Axes:
+    """Draw a factor graph.
+
+    Trajectories are circles, hidden variables dashed double circles (canvases dashed boxes), factors small
+    squares. With a correlation `table`, ``ps.correlations(fitted)``, an edge has the colour of its leading
+    mode's correlation, and its width grows with the mutual information of all its modes. `positions` of
+    trajectories and variables, in node distances, y downwards, override the layout.
+
+    Raises MissingPackageError without matplotlib, PgmSyncError on more than 250 nodes.
+    """
+    plt = _pyplot()
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.patches import FancyBboxPatch, PathPatch
+    from matplotlib.path import Path
+
+    places = layout(graph, positions)
+    edges = by_edge(table) if table is not None else {}
+    wide = widths(edges, 6.0)
+    colours, colour_of = correlation_colours(), {}
+    if ax is None:
+        xs, ys = zip(*places.positions.values(), strict=True)
+        size = (max(4.0, max(xs) - min(xs) + 1.5), max(1.8, max(ys) - min(ys) + 1.2))
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+    for factor in sorted(graph.factors, key=lambda f: edges[f].information if f in edges else -1.0):
+        scope, edge = graph.scope(factor), edges.get(factor)
+        colour = colour_of[factor] = "#9a9a96" if edge is None else colours((edge.leading.rho + 1) / 2)
+        width = wide.get(factor, 1.0)
+        if len(scope) == 2:
+            paths = [Path(places.curve(factor, *scope), [Path.MOVETO, Path.CURVE3, Path.CURVE3])]
+        else:
+            at = places.positions[factor]
+            paths = [Path([at, places.anchor(end, at)]) for end in scope]
+        for path in paths:
+            ax.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=width, zorder=1))
+    for name, (w, h) in places.boxes.items():
+        x, y = places.positions[name]
+        box = FancyBboxPatch(
+            (x - w / 2 + 0.08, y - h / 2 + 0.08),
+            w - 0.16,
+            h - 0.16,
+            boxstyle="round,pad=0.08",
+            facecolor="none",
+            edgecolor="#6d6d69",
+            linestyle="--",
+            zorder=1,
+        )
+        ax.add_patch(box)
+        if labels:
+            at, where = ((x, y), "center") if h < 1 else ((x, y + h / 2), "bottom")
+            ax.annotate(str(name), at, ha="center", va=where, fontsize=8)
+    for factor, colour in colour_of.items():
+        ax.plot(*places.positions[factor], "s", ms=7, mfc=colour, mec="#3c3c3a", mew=0.8, zorder=3)
+    for name in graph.variables:
+        if name in places.boxes:
+            continue
+        hidden = graph.nodes[name]["kind"] == "variable"
+        style: dict[str, Any] = {"mfc": "white", "mec": "#3c3c3a", "zorder": 3}
+        ax.plot(*places.positions[name], "o", ms=26, mew=1.2, **style)
+        if hidden:
+            ax.plot(*places.positions[name], "o", ms=20, mew=0.8, **style)
+        if labels:
+            ax.annotate(str(name), places.positions[name], ha="center", va="center", fontsize=8, zorder=4)
+    if edges:
+        scale = ScalarMappable(cmap=colours)
+        scale.set_clim(-1, 1)
+        ax.figure.colorbar(scale, ax=ax, label="correlation of the leading mode", shrink=0.8, pad=0.01)
+    ax.set_aspect("equal")
+    ax.margins(0.08, 0.15)
+    if not ax.yaxis_inverted():
+        ax.invert_yaxis()
+    ax.axis("off")
+    return ax
+
+
+def draw_correlations(table: Iterable[Any], ax: Axes | None = None, numbers: bool | None = None) -> Axes:
+    """A heat map of a correlation table: one row per edge, one column per mode.
+
+    `numbers` writes each correlation into its cell (default: up to 150 cells).
+
+    Raises MissingPackageError without matplotlib, ShapeError on an empty table.
+    """
+    plt = _pyplot()
+    edges = by_edge(table)
+    if not edges:
+        raise ShapeError("the correlation table has no row to draw")
+    columns = modes(edges.values())
+    values = torch.full((len(edges), len(columns)), float("nan"), dtype=torch.float64)
+    for i, edge in enumerate(edges.values()):
+        for label, row in edge.rows.items():
+            values[i, columns.index(label)] = float(row.rho)
+    if ax is None:
+        size = (2.2 + 0.55 * len(columns), 1.2 + 0.32 * len(edges))
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+    shown = ax.imshow(values.numpy(), cmap=correlation_colours(), vmin=-1, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_yticks(range(len(edges)), [edge_name(f) for f in edges], fontsize=8)
+    if values.numel() <= 150 if numbers is None else numbers:
+        for i, j in torch.isfinite(values).nonzero().tolist():
+            ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color="#1c1c1a")
+    ax.spines[:].set_visible(False)
+    ax.figure.colorbar(shown, ax=ax, label="correlation", shrink=0.8)
+    return ax
+
+
+def draw_images(pictures: Mapping[str, Tensor], columns: int = 2) -> Figure:
+    """Named image batches ``(n, C, H, W)`` with values in [0, 1], each sheet under its name.
+
+    Raises MissingPackageError without matplotlib, ShapeError, NotFiniteError.
+    """
+    plt = _pyplot()
+    from .images import sheet
+
+    if not pictures:
+        raise ShapeError("there is no picture to draw")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheets = {name: sheet(images, scale=4, gap=4) for name, images in pictures.items()}
+    w, h = next(iter(sheets.values())).size
+    size = (4.5 * columns, (4.5 * h / w + 0.35) * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, (name, made) in zip(axes.flat, sheets.items(), strict=False):
+        ax.imshow(made, interpolation="nearest")
+        ax.set_title(name, fontsize=10, loc="left")
+    return figure

@@ -1,0 +1,1 @@
+"""Whole jobs: a graph, its potentials, a denoiser and the measures of the result."""
