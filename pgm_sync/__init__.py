@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-from .denoisers import (
-    DenoisedPosterior,
-    Denoiser,
-    EmpiricalDenoiser,
-    FunctionDenoiser,
-    GaussianDenoiser,
-    MixtureDenoiser,
-)
-from .errors import PgmSyncError
-from .gaussian import Gaussian
-from .graph import (
-    FactorGraph,
-    chain_graph,
-    complete_graph,
-    from_trajectory_graph,
-    grid_graph,
-    ring_graph,
-    star_graph,
-    wide_canvas,
-)
-from .inference import Plan, Posterior, compile, infer
-from .inspection.correlations import CorrelationTable, correlations
-from .learning import fit
-from .levels import NoiseLevel
-from .maps import (
-    DCT,
-    ChannelMeans,
-    Composition,
-    Crop,
-    Features,
-    Flip,
-    Identity,
-    LinearMap,
-    Mask,
-    Permutation,
-    Rotate,
-    SparseMap,
-)
-from .potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood, Potential
-from .sampling import SampleResult, SamplingState, sample, sampling_steps
-from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .denoisers import (
+        DenoisedPosterior,
+        Denoiser,
+        DiffusersDenoiser,
+        EmpiricalDenoiser,
+        FunctionDenoiser,
+        GaussianDenoiser,
+        MixtureDenoiser,
+    )
+    from .errors import PgmSyncError
+    from .gaussian import Gaussian
+    from .graph import (
+        FactorGraph,
+        chain_graph,
+        complete_graph,
+        from_trajectory_graph,
+        grid_graph,
+        ring_graph,
+        star_graph,
+        wide_canvas,
+    )
+    from .inference import Plan, Posterior, compile, infer
+    from .inspection.correlations import CorrelationTable, correlations
+    from .learning import fit
+    from .levels import NoiseLevel
+    from .maps import (
+        DCT,
+        ChannelMeans,
+        Composition,
+        Crop,
+        Features,
+        Flip,
+        Identity,
+        LinearMap,
+        Mask,
+        Permutation,
+        Rotate,
+        SparseMap,
+    )
+    from .potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood, Potential
+    from .sampling import SampleResult, SamplingState, sample, sampling_steps
+    from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
 
 __version__ = "0.1.0"
 
@@ -56,6 +60,7 @@ __all__ = [
     "Crop",
     "DenoisedPosterior",
     "Denoiser",
+    "DiffusersDenoiser",
     "EmpiricalDenoiser",
     "Equality",
     "Evidence",
@@ -98,3 +103,42 @@ __all__ = [
     "star_graph",
     "wide_canvas",
 ]
+
+# Names are imported when first used (PEP 562): `pgm-sync --help` need not wait for torch.
+_MODULES = {
+    "denoisers": (
+        "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser GaussianDenoiser "
+        "MixtureDenoiser"
+    ),
+    "errors": "PgmSyncError",
+    "gaussian": "Gaussian",
+    "graph": (
+        "FactorGraph chain_graph complete_graph from_trajectory_graph grid_graph ring_graph "
+        "star_graph wide_canvas"
+    ),
+    "inference": "Plan Posterior compile infer",
+    "inspection.correlations": "CorrelationTable correlations",
+    "learning": "fit",
+    "levels": "NoiseLevel",
+    "maps": (
+        "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "
+        "SparseMap"
+    ),
+    "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential",
+    "sampling": "SampleResult SamplingState sample sampling_steps",
+    "score": "JointDenoiser epsilon_from_denoised score_from_denoised",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

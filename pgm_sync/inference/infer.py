@@ -16,7 +16,7 @@ from . import block, elimination
 from .compile import Plan, System, as_plan
 from .dense import dense_joint
 from .posterior import Info, Posterior, Solution
-from .structure import ElementGroup, Structure
+from .structure import Structure
 from .system import read_evidence
 
 METHODS = ("auto", "exact", "dense")
@@ -39,7 +39,7 @@ def infer(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None,
     >>> from pgm_sync.potentials import Correlation
     >>> posterior = infer(chain_graph(3, 1, Correlation(0.8)), {0: (1.0, 4.0), 1: (0.0, 1.0), 2: (0.0, 1.0)})
     >>> posterior.mean[2].round(decimals=3)
-    tensor([0.3800], dtype=torch.float64)
+    tensor([0.6400], dtype=torch.float64)
 
     Raises ImproperGraphError (naming the nodes and the direction without precision), and on evidence that does not
     fit: UnknownNameError, ShapeError, DtypeError, ParameterError, NotFiniteError; StalePlanError; UnfittedError;

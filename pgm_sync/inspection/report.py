@@ -14,6 +14,7 @@ from torch import Tensor
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..maps import FeatureMap
+from ..metrics import Estimate
 from .edges import Edge, by_edge, edge_name, modes
 from .images import picture, png
 from .layout import MOST_NODES
@@ -31,15 +32,6 @@ class Sheet(NamedTuple):
     images: Tensor  # (n, C, H, W), values in [0, 1]
     caption: str = ""
     windows: Sequence[tuple[float, float]] = ()  # left and right end of each window, as shares of the width
-
-
-class Estimate(NamedTuple):
-    """A measured number, its 95 % interval, and the number of samples behind it."""
-
-    value: float
-    low: float
-    high: float
-    samples: int
 
 
 class Metric(NamedTuple):

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..errors import BatchError, DtypeError, NotFiniteError, ParameterError, ShapeError, UnknownNameError, UnsupportedError
+from ..errors import (
+    BatchError,
+    DtypeError,
+    NotFiniteError,
+    ParameterError,
+    ShapeError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import JointDenoiser

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import NotFiniteError, ParameterError, UnsupportedError
+from ..errors import ParameterError, UnsupportedError
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import NodeMarginal, full_covariance, node_marginal
-from ..inference import Plan, compile, dense_joint, infer
+from ..inference import compile, dense_joint, infer
 from ..levels import NoiseLevel
 from ..maps import Identity
 from ..potentials import Likelihood
@@ -20,7 +20,7 @@ from ..potentials.base import StructuralPotential
 from . import noise as noise_models
 from .carriers import Carriers, find_carriers
 from .covariance import floored_solve, guarded_precision
-from .reduction import OwnPrior, Reduction, own_prior, reduce
+from .reduction import OwnPrior, own_prior, reduce
 
 NOISE_FACTOR = ("correlated noise",)
 LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision

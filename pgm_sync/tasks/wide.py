@@ -24,12 +24,12 @@ from ..graph.serialization import write_atomically
 from ..inspection.correlations import CorrelationTable, correlations
 from ..inspection.images import comparison, png, sheet
 from ..inspection.layout import windows
-from ..inspection.report import Estimate, Metric, Sheet, report
+from ..inspection.report import Metric, Sheet, report
 from ..learning import fit
 from ..maps import DCT, Crop
+from ..metrics import Estimate, energy_distance, far_correlation, seam_discontinuity
 from ..sampling import sample
 from ..zoo import wide_crops
-from .measures import energy_distance, far_correlation, seam_discontinuity
 
 TITLES = {
     "learned": "Learned potentials",

@@ -220,7 +220,7 @@ def test_gradients(graph):
 @pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_a_long_chain_does_not_recurse(n):
     graph = ps.chain_graph(n, (1,), ps.Correlation(0.9))
-    posterior = ps.infer(graph, {0: (1.0, 1e6), **{k: (0.0, 1.0) for k in range(1, n)}})
+    posterior = ps.infer(graph, {0: (1.0, 1e6), **dict.fromkeys(range(1, n), (0.0, 1.0))})
     # Evidence N(0, 1) on node k > 0 and the copula's own -1 of precision cancel up to its own marginal: x_1 = .9 x_0.
     assert posterior.mean[1].item() == pytest.approx(0.9, abs=1e-5)
     assert posterior.mean[2].item() == pytest.approx(0.81, abs=1e-5)
@@ -260,7 +260,7 @@ def test_potentials_that_are_too_strong_together(method):
     n, rho = 5, 0.95
     graph = ps.complete_graph(n, 1, ps.Correlation(rho))
     with pytest.raises(ImproperGraphError, match="too strong together") as caught:
-        ps.infer(graph, {k: (0.0, 1.0) for k in range(n)}, method=method)
+        ps.infer(graph, dict.fromkeys(range(n), (0.0, 1.0)), method=method)
     # Eq. 2 on paper: the direction (1, ..., 1) of the complete graph
     expected = 1 + (n - 1) * (rho**2 - rho) / (1 - rho**2)
     assert caught.value.smallest_eigenvalue == pytest.approx(expected, abs=1e-9)

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from pgm_sync.graph import chain_graph
-from pgm_sync.inspection.report import MOST_EDGES, Estimate, Metric, Sheet, number, report
+from pgm_sync.inspection.report import MOST_EDGES, Metric, Sheet, number, report
+from pgm_sync.metrics import Estimate
 from pgm_sync.potentials import Correlation
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}

@@ -122,7 +122,7 @@ def test_elementwise_correlation_at_image_size():
     noisy = {k: torch.randn(2, 3, 16, 16).double() for k in (0, 1)}
     denoised = {k: denoiser.denoise(x, level) for k, x in noisy.items()}
     result = ps.JointDenoiser(graph)(noisy, denoised, level)
-    model = torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double()
+    model = torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
     gain = level.alpha * model @ torch.linalg.inv(level.alpha**2 * model + level.sigma**2 * torch.eye(2).double())
     stacked = torch.stack([noisy[0], noisy[1]], -1)
     assert torch.allclose(torch.stack([result.mean[0], result.mean[1]], -1), stacked @ gain.T, atol=1e-12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pgm_sync.tasks.measures import energy_distance, far_correlation, seam_discontinuity
+from pgm_sync.metrics import energy_distance, far_correlation, seam_discontinuity
 
 
 def test_far_correlation_is_pearsons(generator):

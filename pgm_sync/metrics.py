@@ -1,16 +1,39 @@
-"""Measures of wide pictures, each with a jackknife interval over pictures."""
+"""Measures of samples, each with a 95 % interval and its sample count."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..inspection.report import Estimate
-
 Z95 = 1.959963984540054
+
+
+class Estimate(NamedTuple):
+    """A measured number, its 95 % interval, and the number of samples behind it."""
+
+    value: float
+    low: float
+    high: float
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.samples})"
+
+
+def proportion(successes: int, n: int) -> Estimate:
+    """A share of n independent trials, with Wilson's interval.
+
+    >>> print(proportion(8, 10))
+    0.8000 [0.4902, 0.9433] (n=10)
+    """
+    share, z2 = successes / n, Z95**2
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return Estimate(share, center - half, center + half, n)
 
 
 def far_correlation(pictures: Tensor, window: int, far: int) -> Estimate:  # (n, C, H, W)

@@ -1,0 +1,1 @@
+"""The correlations made visible: numbers, figures and reports."""
