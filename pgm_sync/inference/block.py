@@ -85,7 +85,9 @@ def selected_inverse(factor: BlockFactor) -> Blocks:
     for v, later in backward:
         root = torch.linalg.solve_triangular(
             factor.lower[v],
-            torch.eye(factor.sizes[v], dtype=factor.lower[v].dtype, device=factor.lower[v].device).expand_as(factor.lower[v]),
+            torch.eye(factor.sizes[v], dtype=factor.lower[v].dtype, device=factor.lower[v].device).expand_as(
+                factor.lower[v]
+            ),
             upper=False,
         )
         own = root.mT @ root
@@ -104,7 +106,7 @@ def selected_inverse(factor: BlockFactor) -> Blocks:
 
 def log_determinant(factor: BlockFactor) -> Tensor:
     """log |Lambda|, ``(*batch)``."""
-    return sum(2 * l.diagonal(dim1=-2, dim2=-1).log().sum(-1) for l in factor.lower.values())  # type: ignore[return-value]
+    return sum(2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1) for lower in factor.lower.values())  # type: ignore[return-value]
 
 
 def _get(blocks: Blocks, a: int, b: int, sizes: list[int], like: Tensor) -> Tensor:

@@ -80,7 +80,9 @@ class Plan:
                     # two ends that show the same site: (x_a, x_b) = (z, z), so the cross term is one of z with itself
                     diagonal = diagonal.index_add(0, term.sites[a][~apart], 2 * term.precision[a, b][~apart])
                 scale = scale + term.log_scale
-            self._constants[key] = tuple(t.to(dtype=dtype, device=device) for t in (diagonal, pairs, eta, scale))  # type: ignore[assignment]
+            self._constants[key] = tuple(
+                t.to(dtype=dtype, device=device) for t in (diagonal, pairs, eta, scale)
+            )  # type: ignore[assignment]
         return self._constants[key]
 
     def assemble(self, unary: Unary, matrices: list[JointTerm], structure: Structure) -> System:
@@ -98,6 +100,10 @@ class Plan:
             eta = eta.expand(*batch, eta.shape[-1]).index_add(-1, index, term_eta)
             scale = scale + term.log_scale.to(dtype=dtype, device=device)
         blocks = self._blocks(diagonal, pairs, matrices, structure)
+        batch = torch.broadcast_shapes(
+            eta.shape[:-1], diagonal.shape[:-1], *(b.shape[:-2] for b in blocks.values())
+        )
+        eta = eta.expand(*batch, eta.shape[-1])
         return System(diagonal, pairs, blocks, eta, scale)
 
     def _blocks(
@@ -140,7 +146,9 @@ class Plan:
                 chosen = np.flatnonzero((labels[:, 0] == a) & (labels[:, 1] == b))
                 i, j = (torch.from_numpy(np.ascontiguousarray(p)).to(device) for p in places[chosen].T)
                 values = pairs[torch.from_numpy(kept[chosen]).to(device)]
-                part = values.new_zeros(len(sites[a]), len(sites[b])).index_put((i, j), values, accumulate=True)
+                part = values.new_zeros(len(sites[a]), len(sites[b])).index_put(
+                    (i, j), values, accumulate=True
+                )
                 if a == b:
                     part = part + part.mT
                 key = (int(a), int(b))
@@ -172,7 +180,7 @@ def compile(graph: FactorGraph) -> Plan:
 
 
 def describe(graph: FactorGraph) -> tuple[Any, ...]:
-    """What a plan depends on: nodes, scopes, and the potential and map objects themselves (specs compare by identity)."""
+    """What a plan depends on: nodes, scopes, and the potential and map objects themselves (by identity)."""
     variables = tuple((name, graph.nodes[name]["kind"], graph.shape(name)) for name in graph.variables)
     factors = tuple(
         (factor, tuple(graph.scope(factor)), graph.potential(factor), graph.nodes[factor]["maps"])

@@ -51,7 +51,9 @@ def dense_joint(
             n, size = len(scope), math.prod(shape)
             own = own.reshape(n, n, *(own.shape[2:] or (1,) * len(shape))).expand(n, n, *shape)
             own = torch.diag_embed(own.reshape(n, n, size)).transpose(1, 2).reshape(n * size, n * size)
-            own_eta = own_eta.reshape(n, *(own_eta.shape[1:] or (1,) * len(shape))).expand(n, *shape).reshape(-1)
+            own_eta = (
+                own_eta.reshape(n, *(own_eta.shape[1:] or (1,) * len(shape))).expand(n, *shape).reshape(-1)
+            )
             own_scale = own_scale.expand(shape).sum()
         precision = precision + (matrix.T @ own @ matrix).to(precision)
         eta = eta + (own_eta @ matrix).to(eta)

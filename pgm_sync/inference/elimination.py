@@ -7,6 +7,7 @@ copy of the pattern (one per element). This is two-sweep message passing on the 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +54,9 @@ def solve(scheme: ScalarScheme, factor: Tensor, right: Tensor) -> Tensor:
 def selected_inverse(scheme: ScalarScheme, factor: Tensor) -> Tensor:
     """Entries of the inverse on the pattern (Takahashi): ``(slots, *batch, G)``, variances on the diagonal slots."""
     inverse = torch.zeros_like(factor)
-    for (node, neighbours, column, *_), block in zip(reversed(scheme.pivots), reversed(scheme.full_slots), strict=True):
+    for (node, neighbours, column, *_), block in zip(
+        reversed(scheme.pivots), reversed(scheme.full_slots), strict=True
+    ):
         variance = 1 / factor[node]
         if len(neighbours):
             k = len(neighbours)
@@ -66,5 +69,5 @@ def selected_inverse(scheme: ScalarScheme, factor: Tensor) -> Tensor:
     return inverse
 
 
-def _on(index, like: Tensor) -> Tensor:
+def _on(index: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(index).to(like.device)

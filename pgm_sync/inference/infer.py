@@ -20,10 +20,14 @@ from .structure import Structure
 from .system import read_evidence
 
 METHODS = ("auto", "exact", "dense")
-LARGEST_DENSE = 20_000  # elements of a component that a diagnosis still looks at as a matrix, or a dense solve takes
+LARGEST_DENSE = (
+    20_000  # elements of a component that a diagnosis still looks at as a matrix, or a dense solve takes
+)
 
 
-def infer(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None, method: str = "auto") -> Posterior:
+def infer(
+    graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None, method: str = "auto"
+) -> Posterior:
     """The posterior of all nodes under the potentials of `graph` and Gaussian `evidence`.
 
     `evidence` is ``{name: (mean, precision)}``: the unary Gaussian N(mean, 1/precision), both broadcastable to
@@ -47,7 +51,9 @@ def infer(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None,
     """
     if method not in METHODS:
         if method in ("cg", "gbp"):
-            raise UnsupportedError(f"method={method!r} does not exist yet; 'exact' computes the same means and variances")
+            raise UnsupportedError(
+                f"method={method!r} does not exist yet; 'exact' computes the same means and variances"
+            )
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
     plan = as_plan(graph)
     unary, matrices, named = read_evidence(plan.graph, plan.sites, evidence)
@@ -95,7 +101,9 @@ def _eliminate(plan: Plan, structure: Structure, system: System) -> tuple[Soluti
         sites = torch.from_numpy(group.sites).to(device)
         diagonal = _lead(system.diagonal[..., sites])
         edges = system.pairs[torch.from_numpy(group.pairs).to(device)]  # (edges, G)
-        edges = edges.reshape(len(edges), *(1,) * (diagonal.ndim - 2), edges.shape[-1]).expand(-1, *diagonal.shape[1:])
+        edges = edges.reshape(len(edges), *(1,) * (diagonal.ndim - 2), edges.shape[-1]).expand(
+            -1, *diagonal.shape[1:]
+        )
         factor = elimination.factorise(group.scheme, diagonal, edges)
         pivots = factor[: group.scheme.n]
         # What rounding leaves of a direction without any precision is as bad as a negative pivot.
@@ -116,8 +124,8 @@ def _eliminate(plan: Plan, structure: Structure, system: System) -> tuple[Soluti
             lambda v: _improper(plan, structure, system, _component_of(structure, own[v][0])),
         )
         index = [torch.from_numpy(s).to(device) for s in own]
-        solved = block.solve(block_factor, [system.eta[..., i] for i in index])
-        mean = mean.index_copy(-1, torch.cat(index), torch.cat(solved, -1))
+        parts = block.solve(block_factor, [system.eta[..., i] for i in index])
+        mean = mean.index_copy(-1, torch.cat(index), torch.cat(parts, -1))
     lead = system.diagonal.shape[:-1]
     if block_factor is not None:
         lead = torch.broadcast_shapes(lead, *(b.shape[:-2] for b in system.blocks.values()))
@@ -133,7 +141,9 @@ def _eliminate(plan: Plan, structure: Structure, system: System) -> tuple[Soluti
         for group, factor in zip(structure.groups, factors, strict=True):
             sites = torch.from_numpy(group.sites).to(device)
             values = _unlead(elimination.selected_inverse(group.scheme, factor)[: group.scheme.n])
-            out = out.index_copy(-1, sites.reshape(-1), values.reshape(*values.shape[:-2], -1).expand(*lead, -1))
+            out = out.index_copy(
+                -1, sites.reshape(-1), values.reshape(*values.shape[:-2], -1).expand(*lead, -1)
+            )
         if block_factor is not None:
             inverse = block.selected_inverse(block_factor)
             for b, own in enumerate(structure.blocks.sites):
@@ -171,7 +181,9 @@ def _entries(
             unit = torch.zeros_like(factor[: group.scheme.n])
             unit[p] = 1
             solved = elimination.solve(group.scheme, factor, unit)  # (n, *lead, G)
-            at = [torch.from_numpy(a[j[chosen]]).to(like.device) for a in (structure.position, structure.copy)]
+            at = [
+                torch.from_numpy(a[j[chosen]]).to(like.device) for a in (structure.position, structure.copy)
+            ]
             values = solved.movedim(0, -2)[..., at[0], at[1]]
             out = out.index_copy(-1, torch.from_numpy(chosen).to(like.device), values.expand(*lead, -1))
     if block_factor is not None:
@@ -179,18 +191,20 @@ def _entries(
         for b in np.unique(structure.position[i[in_block]]):
             chosen = np.flatnonzero(in_block & (structure.position[i] == b))
             right = [
-                torch.eye(s, dtype=like.dtype, device=like.device) if v == b else like.new_zeros(block_factor.sizes[b], s)
+                torch.eye(s, dtype=like.dtype, device=like.device)
+                if v == b
+                else like.new_zeros(block_factor.sizes[b], s)
                 for v, s in enumerate(block_factor.sizes)
             ]
             rank = len(next(iter(block_factor.lower.values())).shape) - 2
             right = [r.reshape(r.shape[0], *(1,) * rank, r.shape[1]) for r in right]
-            solved = block.solve(block_factor, right)  # per block (s_b, *lead, s)
+            columns_of = block.solve(block_factor, right)  # per block (s_b, *lead, s)
             where = structure.position[j[chosen]]
             for c in np.unique(where):
                 pick = chosen[where == c]
                 row = torch.from_numpy(structure.copy[i[pick]]).to(like.device)
                 column = torch.from_numpy(structure.copy[j[pick]]).to(like.device)
-                values = solved[c].movedim(0, -2)[..., row, column]
+                values = columns_of[c].movedim(0, -2)[..., row, column]
                 out = out.index_copy(-1, torch.from_numpy(pick).to(like.device), values.expand(*lead, -1))
     return out
 

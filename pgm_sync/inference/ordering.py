@@ -25,7 +25,9 @@ class Elimination(NamedTuple):
         return max((len(neighbours) for neighbours in self.later), default=0)
 
 
-def minimum_degree(n: int, edges: Sequence[tuple[int, int]], weight: Sequence[int] | None = None) -> Elimination:
+def minimum_degree(
+    n: int, edges: Sequence[tuple[int, int]], weight: Sequence[int] | None = None
+) -> Elimination:
     """Eliminate the node with the lightest neighbourhood first; ties go to the lowest number.
 
     `weight` is the size of each node (all 1 by default). Never recurses; about linear for trees.
@@ -51,7 +53,7 @@ def minimum_degree(n: int, edges: Sequence[tuple[int, int]], weight: Sequence[in
         later.append(tuple(neighbours))
         for u in neighbours:
             adjacent[u].discard(v)
-        for k, u in enumerate(neighbours):
+        for u in neighbours:
             adjacent[u].update(w for w in neighbours if w != u)
         for u in neighbours:
             degree[u] = sum(size[w] for w in adjacent[u])
@@ -92,7 +94,9 @@ def scalar_scheme(n: int, edges: tuple[tuple[int, int], ...]) -> ScalarScheme:
     pivots, full = [], []
     for v, neighbours in zip(elimination.order, elimination.later, strict=True):
         rows, columns = np.tril_indices(len(neighbours))
-        pairs = np.array([find(neighbours[r], neighbours[c]) for r, c in zip(rows, columns, strict=True)], dtype=np.int64)
+        pairs = np.array(
+            [find(neighbours[r], neighbours[c]) for r, c in zip(rows, columns, strict=True)], dtype=np.int64
+        )
         column = np.array([find(v, u) for u in neighbours], dtype=np.int64)
         block = np.zeros((len(neighbours), len(neighbours)), dtype=np.int64)
         block[rows, columns] = pairs

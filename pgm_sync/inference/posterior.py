@@ -39,7 +39,8 @@ class ByName(Mapping[Name, Tensor]):
     def __getitem__(self, name: Name) -> Tensor:
         if name not in self._names:
             raise UnknownNameError(
-                f"the posterior has no node {name!r}; it has {', '.join(map(repr, self._names[:8]))}", name=name
+                f"the posterior has no node {name!r}; it has {', '.join(map(repr, self._names[:8]))}",
+                name=name,
             )
         if name not in self._known:
             self._known[name] = self._read(name)

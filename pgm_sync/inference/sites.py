@@ -70,7 +70,7 @@ def shared_sites(graph: FactorGraph) -> Sites:
         # number the sites by their first element, so that the order does not depend on scipy
         _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
         labels = np.argsort(np.argsort(first))[labels]
-    index = {}
+    where: dict[Name, Tensor] = {}
     for name, shape in shapes.items():
         own = labels[offsets[name] : offsets[name] + int(np.prod(shape))]
         if len(np.unique(own)) < len(own):
@@ -79,5 +79,5 @@ def shared_sites(graph: FactorGraph) -> Sites:
                 "of its own elements; its denoiser could not see white noise",
                 name=name,
             )
-        index[name] = torch.from_numpy(own.astype(np.int64))
-    return Sites(index, int(labels.max()) + 1 if size else 0, shapes)
+        where[name] = torch.from_numpy(own.astype(np.int64))
+    return Sites(where, int(labels.max()) + 1 if size else 0, shapes)

@@ -47,7 +47,9 @@ def analyse(
     """Split the sites into independent components and choose an elimination for each."""
     stars = [np.stack([np.full(len(j), j[0]), j], 1) for j in joints if len(j)]
     links = np.concatenate([pairs, *stars]) if len(stars) or len(pairs) else np.zeros((0, 2), dtype=np.int64)
-    adjacency = coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(size, size))
+    adjacency = coo_array(
+        (np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(size, size)
+    )
     _, component = connected_components(adjacency, directed=False)
     in_block = np.zeros(size, dtype=bool)
     if stars:

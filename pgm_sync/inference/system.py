@@ -83,10 +83,10 @@ def factor_terms(graph: FactorGraph, sites: Sites) -> tuple[list[ElementTerm], l
             )
         joints.append(joint_term(joint, list(zip(scope, maps, strict=True)), sites))
     for name in graph.hidden:
-        own = node_marginal(graph, name)
-        if own is not None:
-            prior = Gaussian.from_moments(own.marginal.mean, full_covariance(own.marginal))
-            joints.append(joint_term(prior, [(name, own.map)], sites))
+        stated = node_marginal(graph, name)
+        if stated is not None:
+            prior = Gaussian.from_moments(stated.marginal.mean, full_covariance(stated.marginal))
+            joints.append(joint_term(prior, [(name, stated.map)], sites))
     return elements, joints
 
 
@@ -105,7 +105,9 @@ def joint_term(gaussian: Gaussian, ends: list[tuple[Name, LinearMap]], sites: Si
     unique, position = torch.unique(flat, return_inverse=True)
     if len(unique) < len(flat):  # ends that share sites
         position = position.to(eta.device)
-        rows = precision.new_zeros(*precision.shape[:-2], len(unique), len(flat)).index_add(-2, position, precision)
+        rows = precision.new_zeros(*precision.shape[:-2], len(unique), len(flat)).index_add(
+            -2, position, precision
+        )
         precision = rows.new_zeros(*rows.shape[:-2], len(unique), len(unique)).index_add(-1, position, rows)
         eta = eta.new_zeros(*eta.shape[:-1], len(unique)).index_add(-1, position, eta)
         flat = unique
@@ -165,7 +167,9 @@ def common_dtype(evidence: Mapping[Name, Any]) -> tuple[torch.dtype, torch.devic
     name, first = tensors[0]
     for other, tensor in tensors:
         if not tensor.is_floating_point():
-            raise DtypeError(f"evidence for {other!r} has dtype {tensor.dtype}; use float32 or float64", name=other)
+            raise DtypeError(
+                f"evidence for {other!r} has dtype {tensor.dtype}; use float32 or float64", name=other
+            )
         if tensor.device != first.device or tensor.dtype != first.dtype:
             raise DtypeError(
                 f"evidence for {other!r} is {tensor.dtype} on {tensor.device}, "
@@ -252,4 +256,3 @@ def _expand(tensor: Tensor, lead: tuple[int, ...], shape: tuple[int, ...]) -> Te
     if tensor.ndim == len(lead):
         tensor = tensor.reshape(*lead, *(1,) * len(shape))
     return tensor.double().expand(*lead, *shape).reshape(*lead, math.prod(shape))
-

@@ -73,7 +73,9 @@ class CorrelationTable(Sequence[ModeCorrelation]):
     def __str__(self) -> str:
         cells = self._cells()
         widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+        )
 
     __repr__ = __str__
 
@@ -106,7 +108,14 @@ def correlations(graph: FactorGraph) -> CorrelationTable:
             total[factor] = information.sum().item()
             rows.append(
                 ModeCorrelation(
-                    factor, *scope, "every element", rho.mean().item(), math.nan, math.nan, information.mean().item()
+                    factor,
+                    scope[0],
+                    scope[1],
+                    "every element",
+                    rho.mean().item(),
+                    math.nan,
+                    math.nan,
+                    information.mean().item(),
                 )
             )
             continue

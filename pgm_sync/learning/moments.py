@@ -121,7 +121,9 @@ def _blocks(reduction: Reduction) -> dict[Name, Tensor]:
     return blocks
 
 
-def _features(graph: FactorGraph, reduction: Reduction, learned: list[Name], data: Mapping[Name, Any]) -> Tensor:
+def _features(
+    graph: FactorGraph, reduction: Reduction, learned: list[Name], data: Mapping[Name, Any]
+) -> Tensor:
     """Features of all coupled nodes, ``(n, P)`` float64."""
     given = {name: torch.as_tensor(value) for name, value in data.items()}
     counts = {}
@@ -223,7 +225,11 @@ def _potentials(
 
 
 def _pairwise(
-    reduction: Reduction, learned: list[Name], samples: Tensor, shrinkage: str | float, blocks: dict[Name, Tensor]
+    reduction: Reduction,
+    learned: list[Name],
+    samples: Tensor,
+    shrinkage: str | float,
+    blocks: dict[Name, Tensor],
 ) -> tuple[dict[Name, Potential], float]:
     """Every factor from the moments of what it sees by itself, g_ij / (g_i g_j); and the mean shrinkage intensity."""
     potentials: dict[Name, Potential] = {}
@@ -241,9 +247,7 @@ def _pairwise(
     return potentials, sum(intensities) / len(intensities)
 
 
-def _split(
-    n: int, heldout: float, groups: Sequence[int] | Tensor | None, seed: int
-) -> tuple[Tensor, Tensor]:
+def _split(n: int, heldout: float, groups: Sequence[int] | Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
     if not 0 <= heldout < 1:
         raise ParameterError(f"heldout={heldout} must lie in [0, 1)", heldout=heldout)
     labels = torch.arange(n) if groups is None else torch.as_tensor(groups)

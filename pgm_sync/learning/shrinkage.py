@@ -46,5 +46,7 @@ def _intensity(scaled: np.ndarray, shrinkage: str | float) -> float:
         "oas": lambda x: float(OAS(assume_centered=True, store_precision=False).fit(x).shrinkage_),
     }
     if shrinkage not in methods:
-        raise ParameterError(f"shrinkage={shrinkage!r} is not {', '.join(METHODS)} or a number", shrinkage=shrinkage)
+        raise ParameterError(
+            f"shrinkage={shrinkage!r} is not {', '.join(METHODS)} or a number", shrinkage=shrinkage
+        )
     return methods[shrinkage](scaled)

@@ -103,7 +103,7 @@ def coordinates(scheduler: Any, timestep: Any) -> Coordinates:
         c_x, c_m = alpha, -sigma
     if kind == "flow_prediction" and getattr(scheduler.config, "invert_sigmas", False):
         c_m = -c_m  # these models predict x_0 - eps
-    return Coordinates(alpha, sigma, kind, c_x, c_m)
+    return Coordinates(alpha, sigma, kind, float(c_x), float(c_m))
 
 
 def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:

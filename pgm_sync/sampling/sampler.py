@@ -205,7 +205,9 @@ def _run(
         after = []
         for k, (carrier, own, state) in enumerate(zip(carriers.carriers, schedulers, states, strict=True)):
             if carrier.name in outputs:
-                output = where.replace(outputs[carrier.name], state, denoised[carrier.name], result.carried[k])
+                output = where.replace(
+                    outputs[carrier.name], state, denoised[carrier.name], result.carried[k]
+                )
             else:
                 output = where.output_from_denoised(result.carried[k], state)
             with step_noise(own, noise.of(k)):
@@ -274,7 +276,7 @@ class _NoiseSource:
         self._used: list[int] = []
 
     def draw(self) -> list[Tensor]:
-        """Noise ``(num_samples, *shape)`` per carrier; drawn in float32 on the CPU, the same for every dtype and device."""
+        """Noise ``(num_samples, *shape)`` per carrier, from float32 on the CPU: the same for any dtype and device."""
         white = [
             torch.from_numpy(np.stack([g.standard_normal(carrier.shape, dtype=np.float32) for g in own]))
             for carrier, own in zip(self.joint.carriers.carriers, self.generators, strict=True)
@@ -297,14 +299,15 @@ class _NoiseSource:
             if carrier.name not in noise or tuple(noise[carrier.name].shape) != expected:
                 got = tuple(noise[carrier.name].shape) if carrier.name in noise else None
                 raise ShapeError(
-                    f"initial_noise for {carrier.name!r} must have shape {expected}, not {got}", name=carrier.name
+                    f"initial_noise for {carrier.name!r} must have shape {expected}, not {got}",
+                    name=carrier.name,
                 )
             out.append(noise[carrier.name].to(device=self.device, dtype=self.dtype))
         return self._correlated(out)
 
     def _correlated(self, white: list[Tensor]) -> list[Tensor]:
         joint = self.joint
-        if not joint.correlates:
+        if not joint.correlates or joint.noise is None:
             return white
         return correlate(joint.noise, joint.reduction, white, joint.carriers)
 
@@ -351,7 +354,11 @@ def _denoisers(
         unknown = [name for name in denoisers if name not in graph.trajectories]
         missing = [name for name in graph.trajectories if name not in denoisers]
         if unknown or missing:
-            what = f"{unknown[0]!r} is no trajectory of the graph" if unknown else f"{missing[0]!r} has no denoiser"
+            what = (
+                f"{unknown[0]!r} is no trajectory of the graph"
+                if unknown
+                else f"{missing[0]!r} has no denoiser"
+            )
             raise UnknownNameError(
                 f"denoisers: {what}; the trajectories are {', '.join(map(repr, graph.trajectories[:8]))}",
                 name=(unknown or missing)[0],
@@ -363,7 +370,9 @@ def _denoisers(
             "becomes one by FunctionDenoiser(function, shape), a network by DiffusersDenoiser(model)"
         )
     if not chosen:
-        raise UnknownNameError("the graph has no trajectory to sample; call add_trajectory(name, shape) first")
+        raise UnknownNameError(
+            "the graph has no trajectory to sample; call add_trajectory(name, shape) first"
+        )
     for name, denoiser in chosen.items():
         if not isinstance(denoiser, Denoiser):
             raise ParameterError(
@@ -371,7 +380,8 @@ def _denoisers(
             )
         if tuple(denoiser.shape) != graph.shape(name):
             raise ShapeError(
-                f"the denoiser of {name!r} works on shape {tuple(denoiser.shape)}, the trajectory has {graph.shape(name)}",
+                f"the denoiser of {name!r} works on shape {tuple(denoiser.shape)}, "
+                f"the trajectory has {graph.shape(name)}",
                 name=name,
                 expected=graph.shape(name),
                 got=tuple(denoiser.shape),
@@ -390,13 +400,17 @@ def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
         return dict.fromkeys(graph.trajectories, conditions)
     for name in conditions:
         if name not in graph.trajectories:
-            raise UnknownNameError(f"a condition for {name!r}, which is no trajectory of the graph", name=name)
+            raise UnknownNameError(
+                f"a condition for {name!r}, which is no trajectory of the graph", name=name
+            )
     return {name: conditions.get(name) for name in graph.trajectories}
 
 
 def _seeds(seed: int | Sequence[int], num_samples: int) -> list[int]:
     if not isinstance(num_samples, int) or num_samples < 1:
-        raise ParameterError(f"num_samples={num_samples!r} must be a positive integer", num_samples=num_samples)
+        raise ParameterError(
+            f"num_samples={num_samples!r} must be a positive integer", num_samples=num_samples
+        )
     seeds = list(range(seed, seed + num_samples)) if isinstance(seed, int) else list(seed)
     if any(not isinstance(s, int) or s < 0 for s in seeds):
         raise ParameterError(f"seed={seed!r}: seeds are integers of at least 0", seed=seed)
@@ -411,8 +425,19 @@ def _seeds(seed: int | Sequence[int], num_samples: int) -> list[int]:
 def _check_step_options(scheduler: Any, options: dict[str, Any]) -> None:
     known = inspect.signature(type(scheduler).step).parameters
     for key in options:
-        if key not in known or key in ("self", "model_output", "timestep", "sample", "return_dict", "generator"):
-            allowed = [k for k in known if k not in ("self", "model_output", "timestep", "sample", "return_dict", "generator")]
+        if key not in known or key in (
+            "self",
+            "model_output",
+            "timestep",
+            "sample",
+            "return_dict",
+            "generator",
+        ):
+            allowed = [
+                k
+                for k in known
+                if k not in ("self", "model_output", "timestep", "sample", "return_dict", "generator")
+            ]
             raise ParameterError(
                 f"unknown option {key!r}: neither sample() nor {type(scheduler).__name__}.step takes it "
                 f"(step takes {', '.join(allowed) or 'none'})",

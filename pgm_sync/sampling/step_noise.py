@@ -33,7 +33,7 @@ def step_noise(scheduler: Any, draw: Draw) -> Iterator[None]:
 
     Raises ShapeError if `draw` returns another shape than it was asked for.
     """
-    modules = {
+    modules: set[Any] = {
         module
         for cls in type(scheduler).__mro__
         if hasattr(module := sys.modules.get(cls.__module__), "randn_tensor")

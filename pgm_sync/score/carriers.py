@@ -20,7 +20,7 @@ class View(NamedTuple):
     """Where a trajectory's elements lie on its carrier, and how much each counts there."""
 
     carrier: int
-    index: Tensor | None  # (D_i,) flat positions on the carrier; None: the trajectory is the carrier
+    index: Tensor | None  # type: ignore[assignment]  # (D_i,) flat positions on the carrier; None: the trajectory is the carrier
     weight: Tensor | None  # (D_i,) Eq. 10; None: 1
 
 
@@ -49,19 +49,17 @@ class Carriers(NamedTuple):
 
     def gather(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
         """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from a value ``(batch, *shape)`` per trajectory."""
-        out: list[Tensor | None] = [None] * len(self.carriers)
+        out: dict[int, Tensor] = {}
         for name, value in values.items():
             view = self.views[name]
-            if view.index is None:
+            if view.index is None or view.weight is None:
                 out[view.carrier] = value
                 continue
             shape = self.carriers[view.carrier].shape
-            flat = out[view.carrier]
-            if flat is None:
-                flat = value.new_zeros(len(value), torch.Size(shape).numel())
+            flat = out.get(view.carrier, value.new_zeros(len(value), torch.Size(shape).numel()))
             weighted = value.flatten(1) * view.weight.to(value)
             out[view.carrier] = flat.index_add(1, view.index.to(value.device), weighted)
-        return [state.reshape(len(state), *c.shape) for state, c in zip(out, self.carriers, strict=True)]
+        return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
 
     @property
     def shared(self) -> bool:
@@ -133,7 +131,9 @@ def _weights(
             continue
         view = graph.maps(factor)[0]
         full = torch.zeros(torch.Size(graph.shape(name)).numel(), dtype=torch.float64)
-        full[element_index(view)] = torch.as_tensor(weight, dtype=torch.float64).expand(view.out_shape).flatten()
+        full[element_index(view)] = (
+            torch.as_tensor(weight, dtype=torch.float64).expand(view.out_shape).flatten()
+        )
         given[name] = full
     total = torch.zeros(sites.size, dtype=torch.float64)
     if not given:

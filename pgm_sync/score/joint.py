@@ -24,7 +24,9 @@ from .reduction import OwnPrior, own_prior, reduce
 
 NOISE_FACTOR = ("correlated noise",)
 LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision
-FLOOR = 1.0  # of the joint prior's precision: a joint posterior is no wider than the joint prior in any direction
+FLOOR = (
+    1.0  # of the joint prior's precision: a joint posterior is no wider than the joint prior in any direction
+)
 
 
 class JointDenoised(NamedTuple):
@@ -127,8 +129,11 @@ class JointDenoiser:
         joint = joint and all(own.known for own in self._own.values())
         self._floored = joint
         if joint:
-            prior = {n: Gaussian(_matrix(o.precision), o.precision.new_zeros(len(o.precision)), torch.zeros((), dtype=torch.float64))
-                     for n, o in self._own.items()}  # fmt: skip
+            zero = torch.zeros((), dtype=torch.float64)
+            prior = {
+                name: Gaussian(_matrix(own.precision), zero.expand(len(own.precision)), zero)
+                for name, own in self._own.items()
+            }
             self._prior = dense_joint(graph, prior, self._plan.sites).precision
             self._coupling = dense_joint(graph, None, self._plan.sites)
 
@@ -186,6 +191,7 @@ class JointDenoiser:
             joint, raised = self._solve_floored(own, evidence)
             capped = [raised]
         else:
+            assert self._plan is not None
             posterior = infer(self._plan, evidence)
             joint = {name: posterior.mean[name] for name in features}
         corrections = {name: f.adjoint(joint[name] - own[name]) for name, f in features.items()}
@@ -209,7 +215,9 @@ class JointDenoiser:
         eta = flat @ precision if precision.ndim == 2 else (precision @ flat.unsqueeze(-1)).squeeze(-1)
         return Gaussian(precision, eta, flat.new_zeros(()))
 
-    def _solve_floored(self, own: dict[Name, Tensor], evidence: dict[Name, Any]) -> tuple[dict[Name, Tensor], Tensor]:
+    def _solve_floored(
+        self, own: dict[Name, Tensor], evidence: dict[Name, Any]
+    ) -> tuple[dict[Name, Tensor], Tensor]:
         """Eq. 6 in residual form, ``m + Lambda^{-1} (eta - Lambda m)``, with a floor on Lambda's eigenvalues (Eq. 8).
 
         The residual form leaves m alone where nothing couples, whatever the floor does to Lambda.
@@ -237,7 +245,8 @@ class JointDenoiser:
         """Eq. 11: every view moves by what the Gaussian canvas knows beyond the Gaussian view."""
         states = self.carriers.gather(noisy)
         evidence = {
-            name: (states[self.carriers.views[name].carrier] / level.alpha, level.snr) for name in self._canvases
+            name: (states[self.carriers.views[name].carrier] / level.alpha, level.snr)
+            for name in self._canvases
         }
         posterior = infer(self._canvas_plan, evidence)
         return {

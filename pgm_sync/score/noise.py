@@ -1,4 +1,4 @@
-"""The noise of the trajectories together: independent, shared on a canvas, or correlated like their contents (Eq. 5')."""
+"""The noise of all trajectories: independent, shared on a canvas, or correlated like their contents (Eq. 5')."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def canvas_noise(reduction: Reduction, carriers: Carriers) -> FeatureNoise | Non
         rows.append(sparse.csr_array((coo.data, (coo.row, columns)), shape=(dense.shape[0], starts[-1])))
     stacked = sparse.vstack(rows)
     covariance = torch.from_numpy((stacked @ stacked.T).toarray())
-    covariance = (1 - INDEPENDENT_SHARE) * covariance + INDEPENDENT_SHARE * torch.eye(len(covariance), dtype=torch.float64)
+    covariance = (1 - INDEPENDENT_SHARE) * covariance + INDEPENDENT_SHARE * torch.eye(
+        len(covariance), dtype=torch.float64
+    )
     return FeatureNoise(names, sizes, covariance)
 
 
@@ -59,9 +61,7 @@ def correlated_noise(reduction: Reduction, strength: float) -> FeatureNoise | No
     above 4096 features, ImproperGraphError where the potentials have no joint covariance.
     """
     if not 0 <= strength < 1:
-        raise ParameterError(
-            f"noise_correlation={strength} must lie in [0, 1)", noise_correlation=strength
-        )
+        raise ParameterError(f"noise_correlation={strength} must lie in [0, 1)", noise_correlation=strength)
     names = list(reduction.features)
     if strength == 0 or not names:
         return None

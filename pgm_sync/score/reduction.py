@@ -56,7 +56,7 @@ def common_features(maps: list[LinearMap]) -> LinearMap:
     if not all(isinstance(m, FeatureMap) for m in maps):
         return Identity(maps[0].in_shape)
     first = maps[0]
-    if all(same_rows(first, m) for m in maps[1:]):
+    if all(same_rows(first, m) for m in maps[1:]):  # type: ignore[arg-type]
         return first
     rows = torch.cat([m.rows for m in maps])  # type: ignore[attr-defined]
     return Features.orthonormalise(rows.reshape(len(rows), *first.in_shape))

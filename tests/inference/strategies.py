@@ -42,7 +42,9 @@ def potential_and_maps(kind, generator):
         return low + (high - low) * torch.rand((), generator=generator).item()
 
     if kind == "correlation":
-        return Correlation(number(-0.9, 0.9), variance=(number(0.5, 2), number(0.5, 2)), mean=number(-1, 1)), None
+        return Correlation(
+            number(-0.9, 0.9), variance=(number(0.5, 2), number(0.5, 2)), mean=number(-1, 1)
+        ), None
     if kind == "attraction":
         return Attraction(torch.rand(SHAPE, generator=generator).double() + 0.1), None
     if kind == "permuted":
@@ -50,7 +52,10 @@ def potential_and_maps(kind, generator):
         return Correlation(number(-0.9, 0.9)), [None, Permutation(SHAPE, order)]
     if kind == "masked":
         masks = [torch.rand(SHAPE, generator=generator).argsort().flatten() for _ in range(2)]
-        masks = [torch.isin(torch.arange(SIZE), torch.randperm(SIZE, generator=generator)[:3]).reshape(SHAPE) for _ in masks]
+        masks = [
+            torch.isin(torch.arange(SIZE), torch.randperm(SIZE, generator=generator)[:3]).reshape(SHAPE)
+            for _ in masks
+        ]
         return Attraction(number(0.1, 2)), [Mask(SHAPE, m) for m in masks]
     if kind == "features":
         return JointGaussian(None, covariance(4, generator)), [DCT(SHAPE, 2), DCT(SHAPE, 2)]

@@ -120,7 +120,9 @@ def tree_model(graph, mean, generator):
         for other in known:  # Cov(child, other) = gain Cov(parent, other)
             model[rows[child], rows[other]] = gain @ model[rows[parent], rows[other]]
             model[rows[other], rows[child]] = model[rows[child], rows[other]].T
-        model[rows[child], rows[child]] = gain @ model[rows[parent], rows[parent]] @ gain.T + covariance(3, generator)
+        model[rows[child], rows[child]] = gain @ model[rows[parent], rows[parent]] @ gain.T + covariance(
+            3, generator
+        )
         known.append(child)
     potentials = {}
     for factor in graph.factors:
@@ -312,3 +314,14 @@ def test_questions_about_unknown_or_unlike_nodes():
         posterior.mean["nobody"]
     assert posterior.joint([0, "other"]).covariance.shape == (5, 5)
     assert "elementwise" in posterior.info.reason
+
+
+def test_batches_may_come_with_the_precision_alone():
+    """Matrix evidence whose eta has no batch: one posterior per precision."""
+    graph = ps.chain_graph(2, 2, ps.JointGaussian(None, covariance(4, torch.Generator().manual_seed(0))))
+    precision = torch.eye(2).double() * torch.tensor([20.0, 40.0]).double()[:, None, None]
+    eta, zero = torch.ones(2).double(), torch.zeros(()).double()
+    both = ps.infer(graph, {0: ps.Gaussian(precision, eta, zero), 1: (0.0, 20.0)})
+    for k in range(2):
+        one = ps.infer(graph, {0: ps.Gaussian(precision[k], eta, zero), 1: (0.0, 20.0)}, method="dense")
+        close(both.mean[1][k], one.mean[1], 1e-12)

@@ -11,7 +11,14 @@ from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import scale
 
 import pgm_sync as ps
-from pgm_sync.errors import BatchError, ConvergenceError, NotFiniteError, ParameterError, ShapeError, UnknownNameError
+from pgm_sync.errors import (
+    BatchError,
+    ConvergenceError,
+    NotFiniteError,
+    ParameterError,
+    ShapeError,
+    UnknownNameError,
+)
 from pgm_sync.learning import select_covariance, shrunk_covariance
 
 NETWORKS = {
@@ -76,11 +83,19 @@ def test_the_potentials_multiply_to_the_fitted_model(kind):
     network = NETWORKS[kind]
     n = network.number_of_nodes()
     covariance = sample_covariance(2 * n)
-    x = torch.linalg.cholesky(covariance) @ torch.randn(2 * n, 300, generator=torch.Generator().manual_seed(1)).double()
+    x = (
+        torch.linalg.cholesky(covariance)
+        @ torch.randn(2 * n, 300, generator=torch.Generator().manual_seed(1)).double()
+    )
     data = {k: x[2 * k : 2 * k + 2].T for k in network.nodes}
     fitted = ps.fit(ps.from_trajectory_graph(network, (2,)), data, shrinkage="none", heldout=0)
     sample = torch.cov(x, correction=0)
-    own = {k: ps.Gaussian.from_moments(x.mean(1)[2 * k : 2 * k + 2], sample[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]) for k in network.nodes}
+    own = {
+        k: ps.Gaussian.from_moments(
+            x.mean(1)[2 * k : 2 * k + 2], sample[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]
+        )
+        for k in network.nodes
+    }
     posterior = ps.infer(fitted, own)
     assert posterior.log_evidence.item() == pytest.approx(0, abs=1e-6)
     for a, b in network.edges:
@@ -101,7 +116,9 @@ def test_a_known_correlation_is_recovered(tmp_path):
     assert [row.mode for row in table] == ps.DCT((1, 4, 4), 3).labels()
     for row in table:
         assert math.atanh(row.rho) == pytest.approx(math.atanh(0.8), abs=5 / math.sqrt(3997))
-        assert math.atanh(row.high) - math.atanh(row.rho) == pytest.approx(1.959964 / math.sqrt(3997), abs=1e-6)
+        assert math.atanh(row.high) - math.atanh(row.rho) == pytest.approx(
+            1.959964 / math.sqrt(3997), abs=1e-6
+        )
         assert row.mutual_information == pytest.approx(-0.5 * math.log(1 - row.rho**2))
     assert table.mutual_information[0, 1] == pytest.approx(-1.5 * math.log(1 - 0.64), rel=0.05)
     record = fitted.graph["fit"]

@@ -1,4 +1,4 @@
-"""Sampling: the stock run where nothing couples, the exact joint where everything is Gaussian, named errors before it starts."""
+"""Sampling: the stock run where nothing couples, the exact joint where all is Gaussian, errors before it starts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,15 @@ def linear_map(graph, denoisers, steps, white, **options):
         noise[name], start = unit, start + size
     scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
     return ps.sample(
-        graph, denoisers, scheduler, steps, n, initial_noise=noise, dtype=torch.float64, progress=False, **options
+        graph,
+        denoisers,
+        scheduler,
+        steps,
+        n,
+        initial_noise=noise,
+        dtype=torch.float64,
+        progress=False,
+        **options,
     )
 
 
@@ -130,9 +138,7 @@ def test_gaussian_samples_have_the_joint_covariance(noise_correlation):
     }
     errors = []
     for steps in (25, 50, 100):
-        result = linear_map(
-            graph, denoisers, steps, [(0, 3), (1, 3)], noise_correlation=noise_correlation
-        )
+        result = linear_map(graph, denoisers, steps, [(0, 3), (1, 3)], noise_correlation=noise_correlation)
         response = torch.cat([result.samples[0], result.samples[1]], 1)
         errors.append(((response.T @ response - model).norm() / model.norm()).item())
     assert errors[0] < 0.15
@@ -192,7 +198,9 @@ def test_coupled_trajectories_correlate_as_told():
             posterior_covariance=covariance, progress=False,
         )  # fmt: skip
         pair = torch.stack([result.samples[0].flatten(), result.samples[1].flatten()]).double()
-        assert math.atanh(torch.corrcoef(pair)[0, 1].item()) == pytest.approx(math.atanh(0.8), abs=5 / math.sqrt(6000))
+        assert math.atanh(torch.corrcoef(pair)[0, 1].item()) == pytest.approx(
+            math.atanh(0.8), abs=5 / math.sqrt(6000)
+        )
 
 
 def test_the_generator_shows_every_step():
@@ -231,7 +239,9 @@ def test_nan_names_the_trajectory_and_the_step():
         return torch.full_like(x, torch.nan) if alpha > 0.5 else x
 
     denoisers = {0: mixture((3,), 0), 1: ps.FunctionDenoiser(fails, (3,))}
-    with pytest.raises(NotFiniteError, match=r"denoiser of 1 returned 6 NaN or infinite numbers out of 6 at step \d"):
+    with pytest.raises(
+        NotFiniteError, match=r"denoiser of 1 returned 6 NaN or infinite numbers out of 6 at step \d"
+    ):
         ps.sample(graph, denoisers, diffusers.DDIMScheduler(), 10, 2, progress=False)
 
 

@@ -29,7 +29,7 @@ NETWORKS = {
 
 
 def markov_model(network, size, seed=0):
-    """A graph with JointGaussian potentials whose joint is a random Gaussian Markov on `network`: (graph, mean, Sigma)."""
+    """JointGaussian potentials of a random Gaussian that is Markov on `network`: (graph, mean, covariance)."""
     generator = torch.Generator().manual_seed(seed)
     n = network.number_of_nodes()
     precision = torch.eye(n * size, dtype=torch.float64) * 2.0
@@ -87,7 +87,9 @@ def test_gaussian_trajectories_get_the_exact_joint_denoiser(kind, posterior_cova
     for r in rows.values():
         noise[r, r] = torch.eye(size, dtype=torch.float64)
     for level in LEVELS:
-        x = level.sigma * torch.randn(6, len(mean), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        x = level.sigma * torch.randn(
+            6, len(mean), generator=torch.Generator().manual_seed(2), dtype=torch.float64
+        )
         result = run(joint, denoisers, {name: x[:, r] for name, r in rows.items()}, level)
         observed = level.alpha**2 * covariance + level.sigma**2 * noise
         gain = level.alpha * torch.linalg.solve(observed, covariance)
@@ -123,7 +125,11 @@ def test_elementwise_correlation_at_image_size():
     denoised = {k: denoiser.denoise(x, level) for k, x in noisy.items()}
     result = ps.JointDenoiser(graph)(noisy, denoised, level)
     model = torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
-    gain = level.alpha * model @ torch.linalg.inv(level.alpha**2 * model + level.sigma**2 * torch.eye(2).double())
+    gain = (
+        level.alpha
+        * model
+        @ torch.linalg.inv(level.alpha**2 * model + level.sigma**2 * torch.eye(2).double())
+    )
     stacked = torch.stack([noisy[0], noisy[1]], -1)
     assert torch.allclose(torch.stack([result.mean[0], result.mean[1]], -1), stacked @ gain.T, atol=1e-12)
 
@@ -131,9 +137,12 @@ def test_elementwise_correlation_at_image_size():
 def test_limits_of_the_coupling():
     """snr -> infinity: no correction; snr -> 0: Sigma blockdiag(Sigma_ii)^{-1} m (Eq. 8)."""
     graph, mean, covariance = markov_model(nx.cycle_graph(4), 2)
-    zero_mean = graph.with_potentials({
-        f: ps.JointGaussian(None, graph.potential(f).covariance, graph.potential(f).interaction) for f in graph.factors
-    })
+    zero_mean = graph.with_potentials(
+        {
+            f: ps.JointGaussian(None, graph.potential(f).covariance, graph.potential(f).interaction)
+            for f in graph.factors
+        }
+    )
     joint = ps.JointDenoiser(zero_mean)
     rows = {k: slice(2 * k, 2 * k + 2) for k in range(4)}
     m = torch.randn(3, 8).double()
@@ -168,7 +177,10 @@ def test_features_are_whole_contents_where_the_rest_is_independent():
     whole = lift @ small @ lift.T + torch.block_diag(0.7 * rest, 0.7 * rest)
     narrow = ps.chain_graph(2, shape, ps.JointGaussian(None, small), features=lambda s: ps.DCT(s, 3))
     wide = ps.chain_graph(2, shape, ps.JointGaussian(None, whole))
-    denoisers = {k: ps.GaussianDenoiser(torch.zeros(shape), whole[16 * k : 16 * k + 16, 16 * k : 16 * k + 16]) for k in (0, 1)}
+    denoisers = {
+        k: ps.GaussianDenoiser(torch.zeros(shape), whole[16 * k : 16 * k + 16, 16 * k : 16 * k + 16])
+        for k in (0, 1)
+    }
     noisy = {k: torch.randn(3, *shape, generator=generator, dtype=torch.float64) for k in (0, 1)}
     for level in LEVELS:
         a, b = (run(ps.JointDenoiser(g), denoisers, noisy, level) for g in (narrow, wide))
@@ -182,8 +194,12 @@ def test_different_features_on_one_node_are_joined():
         graph.add_trajectory(name, (8,))
     basis = torch.eye(8, dtype=torch.float64)
     first, second = ps.Features(basis[:2]), ps.Features(basis[2:5])
-    graph.add_factor("ab", ["a", "b"], ps.JointGaussian(None, torch.eye(4) + 0.5 * torch.ones(4, 4)), [first, first])
-    graph.add_factor("bc", ["b", "c"], ps.JointGaussian(None, torch.eye(6) + 0.5 * torch.ones(6, 6)), [second, second])
+    graph.add_factor(
+        "ab", ["a", "b"], ps.JointGaussian(None, torch.eye(4) + 0.5 * torch.ones(4, 4)), [first, first]
+    )
+    graph.add_factor(
+        "bc", ["b", "c"], ps.JointGaussian(None, torch.eye(6) + 0.5 * torch.ones(6, 6)), [second, second]
+    )
     reduction = reduce(graph)
     assert [reduction.features[n].out_size for n in "abc"] == [2, 5, 3]
     x = torch.randn(8).double()
@@ -243,7 +259,8 @@ def test_windows_that_share_noise_know_it():
     joint = ps.JointDenoiser(fitted)
     noise = torch.randn(20000, 1, 4, 12, generator=torch.Generator().manual_seed(1)).double()
     seen = torch.cat(
-        [ps.DCT((1, 4, 6), 3).apply(joint.carriers.view([noise], n)).flatten(1) for n in fitted.trajectories], 1
+        [ps.DCT((1, 4, 6), 3).apply(joint.carriers.view([noise], n)).flatten(1) for n in fitted.trajectories],
+        1,
     )
     sample = seen.T @ seen / len(seen)
     assert (sample - joint.noise.covariance).abs().max() < 0.05  # 5 standard errors at n = 20,000
@@ -317,15 +334,19 @@ def test_the_floor_acts_only_below_itself():
 
 
 @pytest.mark.parametrize(("make", "error", "message"), [
-    (lambda: ps.JointDenoiser(ps.chain_graph(2, 2, ps.Attraction(1.0))), ParameterError, "around 0 states a marginal"),
-    (lambda: ps.JointDenoiser(ps.chain_graph(2, 2, ps.Correlation(0.5)), "exact"), ParameterError, "posterior_covariance='exact'"),
-    (lambda: ps.JointDenoiser(ps.chain_graph(2, 2, ps.Correlation(0.5)), noise_correlation=1.0), ParameterError, r"must lie in \[0, 1\)"),
-    (lambda: ps.JointDenoiser(ps.chain_graph(2, 5000, ps.Correlation(0.5)), noise_correlation=0.5), UnsupportedError, "couple fewer features"),
+    (lambda: joint(2, ps.Attraction(1.0)), ParameterError, "around 0 states a marginal"),
+    (lambda: joint(2, posterior_covariance="exact"), ParameterError, "posterior_covariance='exact'"),
+    (lambda: joint(2, noise_correlation=1.0), ParameterError, r"must lie in \[0, 1\)"),
+    (lambda: joint(5000, noise_correlation=0.5), UnsupportedError, "couple fewer features"),
     (lambda: ps.JointDenoiser(disagreeing()), CovarianceError, "states another marginal of 1"),
 ])  # fmt: skip
 def test_bad_input(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def joint(size, potential=None, **options):
+    return ps.JointDenoiser(ps.chain_graph(2, size, potential or ps.Correlation(0.5)), **options)
 
 
 def disagreeing():
