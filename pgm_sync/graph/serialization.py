@@ -108,6 +108,9 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp keeps the file to its owner; a result is an ordinary file
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -58,8 +58,8 @@ class WideConfig:
     stride: int | None = None  # three quarters of a window; with wrap, the next smaller divisor of the width
     modes: int = 4  # cosine modes per window and channel that are coupled
     neighbours: str = "all"  # which windows are coupled, "adjacent" or "all"
-    steps: int = 100
-    num_samples: int = 200
+    steps: int = 60
+    num_samples: int = 128
     crops: int = 2000  # photograph crops to learn from, and as many held-out ones to compare with
     seed: int = 0
     device: str = "cpu"
