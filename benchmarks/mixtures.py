@@ -89,8 +89,9 @@ def build(quick: bool) -> str:
     add("true pairs (floor)", joint_draws(n, seed=3))
     return (
         f"{MODES} modes on the unit circle, spread {SPREAD}; the second trajectory is the first turned by 100\n"
-        f"degrees, with a spread of its own; covariance learned from 5,000 pairs; exact denoisers; {n} samples, {STEPS} DDIM\n"
-        "steps, seed 0. Wilson interval; energy distance of root-mean-square distances, 95 % interval.\n\n"
+        f"degrees, with a spread of its own; covariance learned from 5,000 pairs; exact denoisers;\n"
+        f"{n} samples, {STEPS} DDIM steps, seed 0. Wilson intervals; energy distances of root-mean-square\n"
+        "distances with 95 % intervals.\n\n"
         + table(rows)
     )
 

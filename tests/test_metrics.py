@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from pgm_sync.metrics import energy_distance, far_correlation, seam_discontinuity
+from pgm_sync.errors import NotFiniteError, ParameterError, ShapeError
+from pgm_sync.metrics import energy_distance, far_correlation, proportion, seam_discontinuity
 
 
 def test_far_correlation_is_pearsons(generator):
@@ -66,3 +67,100 @@ def test_two_pictures_give_no_interval():
     found = seam_discontinuity(torch.rand(2, 1, 1, 4), [2])
     assert math.isnan(found.low)
     assert found.samples == 2
+
+
+def gaussian_energy_distance(shift, deviation):
+    """Closed form for N(0, 1) and N(shift, deviation^2), by the mean of a folded normal."""
+
+    def folded(mean, sd):
+        tail = stats.norm.cdf(-mean / sd)
+        return sd * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * sd**2)) + mean * (1 - 2 * tail)
+
+    cross = folded(shift, math.hypot(1, deviation))
+    return 2 * cross - folded(0, math.sqrt(2)) - folded(0, math.sqrt(2) * deviation)
+
+
+@pytest.mark.parametrize(
+    ("shift", "deviation", "n", "m"),
+    [(0, 1, 40, 40), (0, 1, 30, 90), (0.15, 1, 60, 60), (0.3, 1, 60, 60), (0, 1.3, 80, 40), (1, 1, 60, 60)],
+)
+def test_energy_distances_intervals_cover_the_truth(shift, deviation, n, m, generator):
+    """From no difference, where the statistic degenerates and jackknife intervals miss it, to a large one."""
+    truth = gaussian_energy_distance(shift, deviation)
+    below = above = 0
+    for _ in range(300):
+        x = torch.randn(n, 1, generator=generator)
+        y = shift + deviation * torch.randn(m, 1, generator=generator)
+        found = energy_distance(x, y)
+        assert found.low <= found.value <= found.high
+        below += found.high < truth - 1e-12
+        above += found.low > truth + 1e-12
+    # 300 trials at .025 a side: 7.5 expected, standard deviation 2.7
+    assert below <= 18
+    assert above <= 18
+
+
+def test_energy_distance_does_not_grow_with_the_dimension(generator):
+    """Repeating every element leaves root mean square distances, and so everything, as they are."""
+    x, y = torch.randn(30, 3, generator=generator), 0.5 + torch.randn(20, 3, generator=generator)
+    once, twice = energy_distance(x, y), energy_distance(x.repeat(1, 4), y.repeat(1, 4))
+    assert twice == pytest.approx(once, abs=1e-9)
+    assert once.low > 0  # the shift is found
+
+
+def test_energy_distance_keeps_its_digits_far_from_the_origin(generator):
+    x, y = torch.randn(30, 2, generator=generator).double(), torch.randn(20, 2, generator=generator).double()
+    assert energy_distance(x + 1e6, y + 1e6).value == pytest.approx(energy_distance(x, y).value, abs=1e-8)
+
+
+def test_energy_distance_of_constants():
+    same = energy_distance(torch.ones(5, 2), torch.ones(6, 2))
+    assert same[:3] == (0, 0, 0)
+    apart = energy_distance(torch.zeros(5, 2), torch.ones(6, 2))
+    assert apart[:3] == pytest.approx((2, 2, 2))
+
+
+@pytest.mark.parametrize(("x", "y", "error", "message"), [
+    (torch.zeros(5, 2), torch.zeros(5, 3), ShapeError, r"\(5, 2\) and \(5, 3\) do not compare"),
+    (torch.zeros(1, 2), torch.zeros(5, 2), ShapeError, "got 1 and 5"),
+    (torch.full((5, 2), math.nan), torch.zeros(5, 2), NotFiniteError, "NaN"),
+])  # fmt: skip
+def test_samples_that_do_not_compare(x, y, error, message):
+    with pytest.raises(error, match=message):
+        energy_distance(x, y)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 7), (7, 7), (970, 1000)])
+def test_proportion_is_wilsons(successes, n):
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert proportion(successes, n)[:3] == pytest.approx((successes / n, interval.low, interval.high))
+
+
+def test_a_proportion_of_nothing_is_refused():
+    with pytest.raises(ParameterError, match="0 successes in 0 trials"):
+        proportion(0, 0)
+    with pytest.raises(ParameterError, match="8 successes in 7 trials"):
+        proportion(8, 7)
+
+
+def test_groups_widen_the_interval_of_a_far_correlation(generator):
+    """Ten copies of each of 12 pictures hold no more than 12: the interval that knows covers, the other does not."""
+    knows = ignores = 0
+    for _ in range(200):
+        x = torch.randn(12, 2, generator=generator)
+        x[:, 1] = 0.6 * x[:, 0] + 0.8 * x[:, 1]
+        pictures, groups = x.repeat(10, 1)[:, None, None], torch.arange(12).repeat(10)
+        grouped = far_correlation(pictures, 1, groups=groups)
+        plain = far_correlation(pictures, 1)
+        assert grouped.value == plain.value
+        knows += grouped.low < 0.6 < grouped.high
+        ignores += plain.low < 0.6 < plain.high
+    assert knows >= 178  # 190 expected, standard deviation 3
+    assert ignores < 120
+
+
+def test_columns_that_are_not_there():
+    with pytest.raises(ShapeError, match="no 3 columns from 0 and from 4 on"):
+        far_correlation(torch.zeros(5, 1, 1, 6), 3, 4)
+    with pytest.raises(ShapeError, match=r"\(4,\) group labels for 5 pictures"):
+        far_correlation(torch.rand(5, 1, 1, 6), 3, groups=[0, 0, 1, 1])
