@@ -98,11 +98,16 @@ def seam_discontinuity(pictures: Tensor, seams: list[int]) -> Estimate:  # (n, C
     return _jackknife(lambda w: (w * across).sum(-1) / (w * elsewhere).sum(-1), len(pictures))
 
 
-def energy_distance(x: Tensor, y: Tensor) -> Estimate:  # (n, *shape), (m, *shape)
+def energy_distance(
+    x: Tensor,  # (n, *shape)
+    y: Tensor,  # (m, *shape)
+    scale: float | None = None,
+) -> Estimate:
     """Unbiased energy distance ``2 E|x - y| - E|x - x'| - E|y - y'|``; 0 for equal distributions.
 
-    |.| is the root mean square over all elements, the Euclidean norm divided by the square root of the
-    dimension, so that numbers of different dimensions compare. Being unbiased, it can come out below 0.
+    ``|.|`` is the Euclidean norm divided by `scale`; by default by the square root of the dimension, which makes it
+    the root mean square over all elements, so that numbers of different dimensions compare. Being unbiased, the
+    value can come out below 0.
 
     The interval takes both samples as random, their rows as independent, and holds whether the distributions
     differ or not. With equal distributions the statistic degenerates: its linear (Hoeffding) part vanishes, and a
@@ -115,14 +120,17 @@ def energy_distance(x: Tensor, y: Tensor) -> Estimate:  # (n, *shape), (m, *shap
 
     Costs ``(n + m)^2`` numbers of memory. `samples` is n.
 
-    Raises ShapeError, NotFiniteError.
+    Raises ShapeError, NotFiniteError, ParameterError on a scale that is not positive.
     """
     if x.shape[1:] != y.shape[1:] or x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"samples of shapes {tuple(x.shape)} and {tuple(y.shape)} do not compare")
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise ShapeError(f"an unbiased energy distance needs 2 samples of each kind, got {n} and {m}")
-    a, b = (p.detach().double().reshape(len(p), -1) / math.sqrt(max(1, p[0].numel())) for p in (x, y))
+    unit = math.sqrt(max(1, x[0].numel())) if scale is None else scale
+    if not unit > 0:
+        raise ParameterError(f"scale={scale} must be positive", scale=scale)
+    a, b = (p.detach().double().reshape(len(p), -1) / unit for p in (x, y))
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         raise NotFiniteError("energy distance of samples with NaN or infinite numbers")
     # Pooled mean off: cdist multiplies matrices, and loses digits to a large common offset.

@@ -105,7 +105,17 @@ def test_energy_distance_does_not_grow_with_the_dimension(generator):
     x, y = torch.randn(30, 3, generator=generator), 0.5 + torch.randn(20, 3, generator=generator)
     once, twice = energy_distance(x, y), energy_distance(x.repeat(1, 4), y.repeat(1, 4))
     assert twice == pytest.approx(once, abs=1e-9)
-    assert once.low > 0  # the shift is found
+    euclidean = energy_distance(x, y, scale=1)
+    assert euclidean.value == pytest.approx(math.sqrt(3) * once.value)
+    with pytest.raises(ParameterError, match="scale=0 must be positive"):
+        energy_distance(x, y, scale=0)
+
+
+def test_energy_distance_finds_a_shift(generator):
+    found = energy_distance(
+        torch.randn(60, 3, generator=generator), 1 + torch.randn(60, 3, generator=generator)
+    )
+    assert found.low > 0
 
 
 def test_energy_distance_keeps_its_digits_far_from_the_origin(generator):
