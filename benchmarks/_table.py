@@ -20,7 +20,9 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     """Rows, the first of them the head, as aligned text."""
     cells = [[f"{cell}" for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
 
 
 def main(name: str, build: Callable[[bool], str]) -> None:

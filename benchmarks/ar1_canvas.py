@@ -8,98 +8,98 @@ from collections.abc import Callable
 
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
+from tqdm import tqdm
 
 import pgm_sync as ps
+from pgm_sync.peers import Pull, bethe_windows, gaussian_weights, sample_syncsde
 
 RHO, WINDOW, STRIDE, COUNT, STEPS = 0.98, 16, 4, 7, 50
 WIDTH = WINDOW + STRIDE * (COUNT - 1)
+OVERLAP = WINDOW - STRIDE
 index = torch.arange(WIDTH)
 MODEL = (RHO ** (index[:, None] - index).abs()).double()
-PATCH = ps.GaussianDenoiser(torch.zeros(1, 1, WINDOW).double(), MODEL[:WINDOW, :WINDOW])
+# Stable Diffusion's noise schedule, as its pipelines configure DDIM
+SCHEDULER = DDIMScheduler(
+    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+    set_alpha_to_one=False, steps_offset=1,
+)  # fmt: skip
 
 
-def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+def exact(shape: tuple[int, ...]) -> ps.GaussianDenoiser:
+    """What is true of neighbouring pixels."""
+    size = shape[-1]
+    return ps.GaussianDenoiser(torch.zeros(shape).double(), MODEL[:size, :size])
 
 
-def canvas_response(prior: bool) -> torch.Tensor:
-    graph = ps.wide_canvas((1, 1, WIDTH), (1, WINDOW), STRIDE)
-    if prior:
-        graph.add_factor("prior", ["canvas"], ps.JointGaussian(None, MODEL))
+def whole(graph: ps.FactorGraph, denoiser: ps.Denoiser) -> Tensor:
+    """Response of the canvas ``(noise, pixel)`` to every unit of its noise."""
     unit = torch.eye(WIDTH, dtype=torch.float64).reshape(WIDTH, 1, 1, WIDTH)
     result = ps.sample(
-        graph, PATCH, scheduler(), STEPS, WIDTH, initial_noise={"canvas": unit}, dtype=torch.float64, progress=False
+        graph,
+        denoiser,
+        SCHEDULER,
+        STEPS,
+        WIDTH,
+        initial_noise={"canvas": unit},
+        dtype=torch.float64,
+        progress=False,
     )
     return result.samples["canvas"].reshape(WIDTH, WIDTH)
 
 
-def levels() -> list[tuple[float, float]]:
-    """(alpha, sigma) of the run's steps, and the clean end."""
-    s = scheduler()
-    s.set_timesteps(STEPS)
-    bars = [s.alphas_cumprod[t].item() for t in s.timesteps] + [s.final_alpha_cumprod.item()]
-    return [(b**0.5, (1 - b) ** 0.5) for b in bars]
+def averaged(weighted: bool = False, prior: bool = False) -> Tensor:
+    graph = ps.wide_canvas((1, 1, WIDTH), (1, WINDOW), STRIDE)
+    if weighted:
+        graph = gaussian_weights(graph)
+    if prior:
+        graph.add_factor("prior", ["canvas"], ps.JointGaussian(None, MODEL))
+    return whole(graph, exact((1, 1, WINDOW)))
 
 
-def gain(size: int, alpha: float, sigma: float) -> torch.Tensor:
-    """The exact denoiser of `size` neighbouring pixels, as a matrix."""
-    model = MODEL[:size, :size]
-    return alpha * model @ torch.linalg.inv(alpha**2 * model + sigma**2 * torch.eye(size, dtype=torch.float64))
+def bethe() -> Tensor:
+    graph = ps.FactorGraph()
+    graph.add_trajectory("canvas", (1, 1, WIDTH))
+    return whole(graph, bethe_windows((1, 1, WIDTH), WINDOW, STRIDE, exact))
 
 
-def bethe_response() -> torch.Tensor:
-    """DiffCollage: scores of the windows minus scores of the overlaps, on the noisy canvas."""
-    x = torch.eye(WIDTH, dtype=torch.float64)  # rows: responses
-    steps = levels()
-    for (alpha, sigma), (alpha_next, sigma_next) in zip(steps, steps[1:], strict=False):
-        score = torch.zeros_like(x)
-        for k in range(COUNT):
-            part = slice(k * STRIDE, k * STRIDE + WINDOW)
-            score[:, part] += (alpha * x[:, part] @ gain(WINDOW, alpha, sigma) - x[:, part]) / sigma**2
-        for k in range(1, COUNT):
-            part = slice(k * STRIDE, (k - 1) * STRIDE + WINDOW)
-            overlap = WINDOW - STRIDE
-            score[:, part] -= (alpha * x[:, part] @ gain(overlap, alpha, sigma) - x[:, part]) / sigma**2
-        epsilon = -sigma * score
-        x = alpha_next * (x - sigma * epsilon) / alpha + sigma_next * epsilon
-    return x
+def windows(strength: float, form: str = "explicit", shared: bool = False) -> Tensor:
+    """Windows with states of their own; each is drawn to its predecessor where they overlap, and pasted over it.
 
-
-def windows_response(pull: float) -> torch.Tensor:
-    """Windows with noise of their own; window k is drawn to the overlap of window k - 1 (SyncSDE, implicit step)."""
-    n = COUNT * WINDOW
-    x = torch.eye(n, dtype=torch.float64).reshape(n, COUNT, WINDOW)
-    steps = levels()
-    for k, ((alpha, sigma), (alpha_next, sigma_next)) in enumerate(zip(steps, steps[1:], strict=False)):
-        denoised = x @ gain(WINDOW, alpha, sigma)
-        epsilon = (x - alpha * denoised) / sigma
-        after = alpha_next * denoised + sigma_next * epsilon
-        strength = (alpha_next / alpha - sigma_next / sigma) * pull * (1 - k / STEPS)
-        overlap = WINDOW - STRIDE
-        for j in range(1, COUNT):  # before the first window nobody pulls; gamma (1/lambda)(t/T) / (1 + the same)
-            change = strength / (1 + strength) * (x[:, j, :overlap] - x[:, j - 1, STRIDE:])
-            after[:, j, :overlap] = after[:, j, :overlap] - change
-        x = after
-    canvas = torch.zeros(n, WIDTH, dtype=torch.float64)
-    centres = torch.arange(COUNT) * STRIDE + (WINDOW - 1) / 2
-    for pixel in range(WIDTH):
-        nearest = int((centres - pixel).abs().argmin())
-        canvas[:, pixel] = x[:, nearest, pixel - nearest * STRIDE]
+    Their initial noise is their own, or `shared`: cut from one canvas of noise.
+    """
+    size = WIDTH if shared else COUNT * WINDOW
+    starts = [k * (STRIDE if shared else WINDOW) for k in range(COUNT)]
+    unit = torch.eye(size, dtype=torch.float64)
+    mask = (torch.arange(WINDOW) < OVERLAP).double()
+    samples = sample_syncsde(
+        dict.fromkeys(range(COUNT), exact((WINDOW,))),
+        {k: Pull(k - 1, lambda x: x.roll(-STRIDE, -1), mask) for k in range(1, COUNT)},
+        SCHEDULER, STEPS, size, strength=strength, form=form, dtype=torch.float64,
+        initial_noise={k: unit[:, s : s + WINDOW] for k, s in enumerate(starts)},
+    )  # fmt: skip
+    canvas = torch.zeros(size, WIDTH, dtype=torch.float64)
+    for k, window in samples.items():
+        canvas[:, k * STRIDE : k * STRIDE + WINDOW] = window
     return canvas
 
 
-METHODS: dict[str, Callable[[], torch.Tensor]] = {
-    "independent windows": lambda: windows_response(0.0),
-    "averaging (Eq. 12)": lambda: canvas_response(False),
-    "SyncSDE, 1/lambda = 5": lambda: windows_response(5.0),
-    "DiffCollage (Bethe)": bethe_response,
-    "joint (Eq. 11)": lambda: canvas_response(True),
+METHODS: dict[str, Callable[[], Tensor]] = {
+    "independent windows": lambda: windows(0.0),
+    "averaging (Eq. 12)": averaged,
+    "Gaussian-weighted averaging": lambda: averaged(weighted=True),
+    "SyncSDE, own noise": lambda: windows(5.0),
+    "SyncSDE, own noise, implicit": lambda: windows(5.0, "implicit"),
+    "SyncSDE, shared noise": lambda: windows(5.0, shared=True),
+    "SyncSDE, shared noise, implicit": lambda: windows(5.0, "implicit", shared=True),
+    "DiffCollage (Bethe)": bethe,
+    "joint (Eq. 11)": lambda: averaged(prior=True),
 }
 
 
 def build(quick: bool) -> str:
     rows: list[list[object]] = [["method", "covariance error", "mean variance", "end correlation"]]
-    for name, respond in METHODS.items():
+    for name, respond in tqdm(METHODS.items()):
         response = respond()
         covariance = response.T @ response
         error = ((covariance - MODEL).norm() / MODEL.norm()).item()
@@ -108,8 +108,9 @@ def build(quick: bool) -> str:
     rows.append(["truth", "0", "1.000", f"{MODEL[0, -1]:.3f}"])
     return (
         f"AR(1) canvas of {WIDTH} pixels, rho = {RHO}; {COUNT} windows of {WINDOW}, stride {STRIDE}; exact window\n"
-        f"denoisers; {STEPS} DDIM steps; exact covariances (linear maps), no Monte Carlo. Windows with noise of their\n"
-        "own are cut at the nearest centre.\n\n" + table(rows)
+        f"denoisers; {STEPS} DDIM steps on Stable Diffusion's noise schedule; SyncSDE with 1/lambda = 5. Exact\n"
+        "covariances (linear maps), no Monte Carlo. Windows with states of their own are pasted, the later on top.\n\n"
+        + table(rows)
     )
 
 

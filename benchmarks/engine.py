@@ -55,7 +55,10 @@ def build(quick: bool) -> str:
             precision = laplacian + torch.diag_embed(unary.T)
             factor = torch.linalg.cholesky(precision)
             inverse = torch.cholesky_inverse(factor)
-            return [torch.cholesky_solve((unary * mean).T[..., None], factor), inverse.diagonal(dim1=-2, dim2=-1)]
+            return [
+                torch.cholesky_solve((unary * mean).T[..., None], factor),
+                inverse.diagonal(dim1=-2, dim2=-1),
+            ]
 
         ours, theirs = eliminate(), dense()
         assert torch.allclose(torch.stack(ours[:n], 1), theirs[0][..., 0], atol=1e-4)

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    scripts = [p for p in sorted(Path(__file__).parent.glob("*.py")) if p.name != "run.py" and p.name[0] != "_"]
+    scripts = [
+        p for p in sorted(Path(__file__).parent.glob("*.py")) if p.name != "run.py" and p.name[0] != "_"
+    ]
     failed = []
     for script in scripts:
         print(f"== {script.name}", flush=True)

@@ -12,20 +12,10 @@ from tqdm import tqdm
 import pgm_sync as ps
 from pgm_sync import zoo
 from pgm_sync.metrics import energy_distance, far_correlation
+from pgm_sync.peers import gaussian_weights
 from pgm_sync.tasks.wide import hard_cut
 
 SHAPE, WINDOW, STRIDE, STEPS, CROPS = (3, 24, 96), 24, 18, 60, 2000
-
-
-def gaussian_weighted(graph: ps.FactorGraph, width: float = 0.3) -> ps.FactorGraph:
-    """Mixture of Diffusers: views weighted by a Gaussian around their centre (`width` in windows), summing to one."""
-    axis = (torch.arange(WINDOW) - (WINDOW - 1) / 2) / (width * WINDOW)
-    bump = torch.exp(-0.5 * (axis[:, None] ** 2 + axis[None, :] ** 2)).expand(SHAPE[0], -1, -1).double()
-    total = torch.zeros(SHAPE, dtype=torch.float64)
-    views = {f: graph.maps(f)[1] for f in graph.factors}
-    for view in views.values():
-        total += view.adjoint(bump)
-    return graph.with_potentials({f: ps.Equality(bump / view.apply(total)) for f, view in views.items()})
 
 
 def off_grid(pictures: Tensor) -> Tensor:
@@ -47,16 +37,21 @@ def build(quick: bool) -> str:
     alone = ps.FactorGraph()
     for name in averaging.trajectories:
         alone.add_trajectory(name, averaging.shape(name))
-    denoiser, scheduler = zoo.load("photo-patches"), DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    denoiser, scheduler = (
+        zoo.load("photo-patches"),
+        DDIMScheduler(clip_sample=False, timestep_spacing="trailing"),
+    )
     methods = {
         "independent windows": (alone, {}),
         "averaging": (averaging, {}),
-        "Gaussian-weighted averaging": (gaussian_weighted(averaging), {}),
+        "Gaussian-weighted averaging": (gaussian_weights(averaging), {}),
         "learned, surrogate C": (learned, {}),
         "learned, denoiser's C": (learned, {"posterior_covariance": "denoiser"}),
     }
     far = SHAPE[2] - WINDOW
-    rows: list[list[object]] = [["method", "far correlation", "whole canvases", "off-grid windows", "engine share"]]
+    rows: list[list[object]] = [
+        ["method", "far correlation", "whole canvases", "off-grid windows", "engine share"]
+    ]
 
     def add(name: str, pictures: Tensor, share: str = "") -> None:
         rows.append([
