@@ -239,7 +239,7 @@ def test_a_gaussian_canvas_gets_its_exact_denoiser():
     """Eq. 11 with Gaussian windows of the canvas prior is the canvas's own posterior mean."""
     model = ar1(20)
     graph = ps.wide_canvas((1, 1, 20), (1, 8), 4)
-    graph.add_factor("prior", ["canvas"], ps.JointGaussian(0.3 * torch.ones(20), model))
+    graph.add_factor("prior", ["canvas"], ps.JointGaussian(0.3 * torch.ones(20).double(), model))
     window = ps.GaussianDenoiser(0.3 * torch.ones(1, 1, 8).double(), model[:8, :8])
     whole = ps.GaussianDenoiser(0.3 * torch.ones(1, 1, 20).double(), model)
     joint = ps.JointDenoiser(graph)
