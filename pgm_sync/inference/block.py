@@ -67,13 +67,13 @@ def solve(factor: BlockFactor, right: list[Tensor]) -> list[Tensor]:
     for v, later in zip(factor.elimination.order, factor.elimination.later, strict=True):
         x[v] = _triangular(factor.lower[v], x[v])
         if later:
-            messages = _times(factor.cross[v].mT, x[v]).split([factor.sizes[u] for u in later], -1)
+            messages = times(factor.cross[v].mT, x[v]).split([factor.sizes[u] for u in later], -1)
             for u, message in zip(later, messages, strict=True):
                 x[u] = x[u] - message
     backward = zip(reversed(factor.elimination.order), reversed(factor.elimination.later), strict=True)
     for v, later in backward:
         if later:
-            x[v] = x[v] - _times(factor.cross[v], torch.cat(_same_batch([x[u] for u in later]), -1))
+            x[v] = x[v] - times(factor.cross[v], torch.cat(_same_batch([x[u] for u in later]), -1))
         x[v] = _triangular(factor.lower[v].mT, x[v], upper=True)
     return x
 
@@ -122,7 +122,7 @@ def _same_batch(parts: list[Tensor]) -> list[Tensor]:
     return [p.expand(*batch, p.shape[-1]) for p in parts]
 
 
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+def times(matrix: Tensor, vectors: Tensor) -> Tensor:
     """``matrix @ v`` for ``(*batch, n)`` vectors; one GEMM where the matrix has no batch."""
     if matrix.ndim == 2:
         return vectors @ matrix.mT
