@@ -70,6 +70,12 @@ def solve(factor: BlockFactor, right: list[Tensor]) -> list[Tensor]:
             messages = times(factor.cross[v].mT, x[v]).split([factor.sizes[u] for u in later], -1)
             for u, message in zip(later, messages, strict=True):
                 x[u] = x[u] - message
+    return root(factor, x)
+
+
+def root(factor: BlockFactor, white: list[Tensor]) -> list[Tensor]:
+    """``L^{-T} white``, one ``(*batch, size)`` per block: samples with covariance ``Lambda^{-1}``."""
+    x = list(white)
     backward = zip(reversed(factor.elimination.order), reversed(factor.elimination.later), strict=True)
     for v, later in backward:
         if later:

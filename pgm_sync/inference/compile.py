@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,22 +10,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import StalePlanError
+from ..errors import DtypeError, StalePlanError
 from ..graph.factor_graph import FactorGraph, Name
 from .block import Blocks
+from .evidence import Unary, likelihood_sites
 from .sites import Sites, shared_sites
 from .structure import Structure, analyse
-from .system import ElementTerm, JointTerm, Unary, factor_terms, likelihood_sites
+from .terms import ElementTerm, JointTerm, factor_terms
 
 
 class System(NamedTuple):
     """The joint precision and eta of a graph with its evidence, in the layout of a `Structure`."""
 
-    diagonal: Tensor  # (*batch, sites)
+    diagonal: Tensor  # (*batch, sites), of the elementwise factors and evidence
     pairs: Tensor  # (pairs,)
     blocks: Blocks  # (*batch, s, s)
     eta: Tensor  # (*batch, sites)
-    log_scale: Tensor  # (*batch)
+    log_scale: Callable[[], Tensor]  # -> (*batch)
+    unary: Tensor  # (*batch, sites), the part of `diagonal` that came with the evidence
+
+
+class Constants(NamedTuple):
+    """What the elementwise factors add."""
+
+    diagonal: Tensor  # (sites,)
+    pairs: Tensor  # (m,)
+    eta: Tensor  # (sites,)
+    log_scale: Tensor  # ()
 
 
 @dataclass(eq=False)
@@ -35,13 +45,14 @@ class Plan:
 
     graph: FactorGraph
     sites: Sites
-    elements: list[ElementTerm]
+    pairs: np.ndarray  # (m, 2) sites coupled by elementwise factors, each pair once, first < second
     joints: list[JointTerm]
-    pairs: np.ndarray  # (m, 2) sites coupled by elementwise terms
-    term_pairs: list[list[tuple[int, int, np.ndarray]]]  # per element term: ends, and their pairs
+    sums: Constants  # float64, on the CPU
+    device: torch.device | None
+    dtype: torch.dtype | None
     description: tuple
     _structures: dict[frozenset, Structure] = field(default_factory=dict)
-    _constants: dict[tuple, tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    _constants: dict[tuple, Constants] = field(default_factory=dict)
 
     def check_current(self) -> None:
         """Raise StalePlanError if the graph has changed since the plan was made."""
@@ -54,66 +65,57 @@ class Plan:
         """The elimination for evidence that is a matrix on the given nodes or Likelihood factors."""
         key = frozenset(matrix_evidence)
         if key not in self._structures:
-            extra = [likelihood_sites(self.graph, self.sites, name).numpy() for name in key]
+            terms = [term.sites.numpy() for term in self.joints]
+            terms += [likelihood_sites(self.graph, self.sites, name).numpy() for name in key]
             owner = np.full(self.sites.size, -1, dtype=np.int64)
-            for k, name in reversed(list(enumerate(self.graph.variables))):
-                owner[self.sites.index[name].numpy()] = k
-            terms = [term.sites.numpy() for term in self.joints] + extra
+            if terms:
+                for k, name in reversed(list(enumerate(self.graph.variables))):
+                    owner[self.sites.index[name].numpy()] = k
             self._structures[key] = analyse(self.sites.size, self.pairs, terms, owner)
         return self._structures[key]
 
-    def constants(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the elementwise factors add: diagonal (sites), pairs (m), eta (sites), log_scale ()."""
+    def constants(self, dtype: torch.dtype, device: torch.device) -> Constants:
+        """What the elementwise factors add, in a dtype and on a device."""
         key = (dtype, device)
         if key not in self._constants:
-            diagonal = torch.zeros(self.sites.size, dtype=torch.float64)
-            eta = torch.zeros(self.sites.size, dtype=torch.float64)
-            pairs = torch.zeros(len(self.pairs), dtype=torch.float64)
-            scale = torch.zeros((), dtype=torch.float64)
-            for term, coupled in zip(self.elements, self.term_pairs, strict=True):
-                for k in range(len(term.sites)):
-                    diagonal = diagonal.index_add(0, term.sites[k], term.precision[k, k])
-                    eta = eta.index_add(0, term.sites[k], term.eta[k])
-                for a, b, index in coupled:
-                    apart = term.sites[a] != term.sites[b]
-                    pairs = pairs.index_add(0, torch.from_numpy(index), term.precision[a, b][apart])
-                    # two ends that show the same site: (x_a, x_b) = (z, z), so the cross term is one of z with itself
-                    diagonal = diagonal.index_add(0, term.sites[a][~apart], 2 * term.precision[a, b][~apart])
-                scale = scale + term.log_scale
-            self._constants[key] = tuple(
-                t.to(dtype=dtype, device=device) for t in (diagonal, pairs, eta, scale)
-            )  # type: ignore[assignment]
+            moved = Constants(*(part.to(dtype=dtype, device=device) for part in self.sums))
+            if any(part.requires_grad for part in moved):
+                return moved  # part of one computation only
+            self._constants[key] = moved
         return self._constants[key]
 
     def assemble(self, unary: Unary, matrices: list[JointTerm], structure: Structure) -> System:
         """The system of the graph under one set of evidence, in the evidence's dtype and on its device."""
         dtype, device = unary.eta.dtype, unary.eta.device
-        diagonal, pairs, eta, scale = self.constants(dtype, device)
-        diagonal = diagonal + unary.precision
-        eta = eta + unary.eta
-        scale = scale + unary.log_scale
-        for term in [*self.joints, *matrices]:
+        constants = self.constants(dtype, device)
+        diagonal = constants.diagonal + unary.precision
+        eta = constants.eta + unary.eta
+        terms = [*self.joints, *matrices]
+        for term in terms:
             index = term.sites.to(device)
             term_eta = term.eta.to(dtype=dtype, device=device)
             batch = torch.broadcast_shapes(eta.shape[:-1], term_eta.shape[:-1])
             term_eta = term_eta.expand(*batch, len(index))
             eta = eta.expand(*batch, eta.shape[-1]).index_add(-1, index, term_eta)
-            scale = scale + term.log_scale.to(dtype=dtype, device=device)
-        blocks = self._blocks(diagonal, pairs, matrices, structure)
+        blocks = self._blocks(diagonal, constants.pairs, terms, structure)
         batch = torch.broadcast_shapes(
             eta.shape[:-1], diagonal.shape[:-1], *(b.shape[:-2] for b in blocks.values())
         )
         eta = eta.expand(*batch, eta.shape[-1])
-        return System(diagonal, pairs, blocks, eta, scale)
+
+        def log_scale() -> Tensor:
+            scales = [term.log_scale.to(dtype=dtype, device=device) for term in terms]
+            return unary.log_scale() + constants.log_scale + sum(scales)
+
+        return System(diagonal, constants.pairs, blocks, eta, log_scale, unary.precision)
 
     def _blocks(
-        self, diagonal: Tensor, pairs: Tensor, matrices: list[JointTerm], structure: Structure
+        self, diagonal: Tensor, pairs: Tensor, terms: list[JointTerm], structure: Structure
     ) -> Blocks:
         sites = structure.blocks.sites
         if not sites:
             return {}
         dtype, device = diagonal.dtype, diagonal.device
-        terms = [*self.joints, *matrices]
         batch = torch.broadcast_shapes(diagonal.shape[:-1], *(t.precision.shape[:-2] for t in terms))
         blocks: Blocks = {
             (b, b): torch.diag_embed(diagonal[..., torch.from_numpy(own).to(device)])
@@ -156,27 +158,41 @@ class Plan:
         return {key: block.expand(*batch, *block.shape[-2:]) for key, block in blocks.items()}
 
 
-def compile(graph: FactorGraph) -> Plan:
+def compile(
+    graph: FactorGraph, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Plan:
     """Turn a graph into flat index arrays and constants, once for many inferences.
 
-    Raises EmptyGraphError, GraphStructureError, UnfittedError, UnsupportedError (see `infer`).
+    With `device` or `dtype` (float32 or float64) evidence is brought there before anything is computed, for
+    denoisers in half precision for example; without, the evidence decides.
+
+    Raises EmptyGraphError, GraphStructureError, UnfittedError, UnsupportedError (see `infer`), DtypeError.
     """
+    if dtype not in (None, torch.float32, torch.float64):
+        raise DtypeError(f"dtype={dtype} is not torch.float32 or torch.float64", dtype=dtype)
     graph.validate()
     sites = shared_sites(graph)
     elements, joints = factor_terms(graph, sites)
-    ends, slots = [], []
-    for t, term in enumerate(elements):
-        for a, b in itertools.combinations(range(len(term.sites)), 2):
-            couple = torch.stack([term.sites[a], term.sites[b]], 1)
-            ends.append(couple[term.sites[a] != term.sites[b]].numpy())
-            slots.append((t, a, b))
-    every = np.sort(np.concatenate([np.zeros((0, 2), dtype=np.int64), *ends]), axis=1)
-    pairs, index = np.unique(every, axis=0, return_inverse=True)
-    term_pairs: list[list[tuple[int, int, np.ndarray]]] = [[] for _ in elements]
-    parts = np.split(index.reshape(-1), np.cumsum([len(e) for e in ends])[:-1]) if ends else []
-    for (t, a, b), part in zip(slots, parts, strict=True):
-        term_pairs[t].append((a, b, part))
-    return Plan(graph, sites, elements, joints, pairs, term_pairs, describe(graph))
+    pairs, constants = _add_up(elements, sites.size)
+    device = None if device is None else torch.device(device)
+    return Plan(graph, sites, pairs, joints, constants, device, dtype, describe(graph))
+
+
+def _add_up(terms: list[ElementTerm], size: int) -> tuple[np.ndarray, Constants]:
+    """The coupled pairs of all terms, each once, and the sums of what the terms add."""
+    zero = torch.zeros(size, dtype=torch.float64)
+    if not terms:
+        return np.zeros((0, 2), dtype=np.int64), Constants(zero, zero[:0], zero, zero.new_zeros(()))
+    where, diagonal, eta, pairs, coupling = (torch.cat(part) for part in list(zip(*terms, strict=True))[:5])
+    low, high = pairs.amin(1), pairs.amax(1)
+    keys, index = torch.unique(low * size + high, return_inverse=True)
+    found = torch.stack([keys // size, keys % size], 1).numpy()
+    return found, Constants(
+        zero.index_add(0, where, diagonal),
+        zero.new_zeros(len(keys)).index_add(0, index, coupling),
+        zero.index_add(0, where, eta),
+        torch.stack([term.log_scale for term in terms]).sum(),
+    )
 
 
 def describe(graph: FactorGraph) -> tuple[Any, ...]:

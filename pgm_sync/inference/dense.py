@@ -13,12 +13,16 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import full_covariance, node_marginal
 from ..potentials import Likelihood
 from ..potentials.base import StructuralPotential
+from .evidence import read_evidence
 from .sites import Sites, shared_sites
-from .system import read_evidence
 
 
 def dense_joint(
-    graph: FactorGraph, evidence: Mapping[Name, Any] | None = None, sites: Sites | None = None
+    graph: FactorGraph,
+    evidence: Mapping[Name, Any] | None = None,
+    sites: Sites | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> Gaussian:
     """The product of all potentials and evidence over all sites, ``Lambda = sum_f B_f' P_f B_f``, unnormalised.
 
@@ -26,10 +30,10 @@ def dense_joint(
     ordered as in `shared_sites`; without Equality factors these are the elements of all nodes in insertion order.
     """
     sites = sites or shared_sites(graph)
-    unary, matrices, _ = read_evidence(graph, sites, evidence)
+    unary, matrices, _ = read_evidence(graph, sites, evidence, dtype, device)
     dtype, device = unary.eta.dtype, unary.eta.device
     precision = torch.diag_embed(unary.precision)
-    eta, scale = unary.eta, unary.log_scale
+    eta, scale = unary.eta, unary.log_scale()
     for term in matrices:
         select = torch.eye(sites.size, dtype=dtype, device=device)[term.sites.to(device)]
         precision = precision + select.mT @ term.precision @ select

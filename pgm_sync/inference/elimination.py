@@ -1,73 +1,110 @@
-"""Per-element elimination: many small systems of one pattern, solved together, every operation D-wide.
+"""Elimination of many small systems of one pattern together: every operation as wide as there are copies.
 
-Plain functions over arrays whose first dimension is the node or slot of a `ScalarScheme` and whose last is the
-copy of the pattern (one per element). This is two-sweep message passing on the clique tree: the forward sweep of
-`factorise` and `solve` collects, the backward sweep of `solve` and `selected_inverse` distributes.
+Plain functions over *lanes*: a list with one tensor ``(*batch, G)`` per position or slot of a `ScalarScheme`, G the
+copies of the pattern (one per element). This is two-sweep message passing on the clique tree: the forward sweep of
+`factorise` and `solve` collects, the backward sweep of `solve` and `selected_inverse` distributes. There is no
+data-dependent control flow, so that the functions trace (torch.compile, CUDA graphs).
+
+Where few copies of a large pattern are solved, `rounds` does the same with all independent pivots at once.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from .ordering import ScalarScheme
 
+Lanes = list[Tensor]
 
-def factorise(scheme: ScalarScheme, diagonal: Tensor, off_diagonal: Tensor) -> Tensor:
-    """L D L' of every copy: ``(slots, *batch, G)``, pivots D on the diagonal slots, L on the others.
 
-    `diagonal` is ``(n, *batch, G)``, `off_diagonal` ``(edges, *batch, G)``. Pivots are not checked here:
-    a copy that is not positive definite has one that is not positive.
+class Factor(NamedTuple):
+    """L D L' of every copy."""
+
+    pivots: Lanes  # per position: D
+    inverses: Lanes  # per position: 1 / D
+    lower: dict[int, Tensor]  # per slot off the diagonal: L
+
+
+def factorise(scheme: ScalarScheme, diagonal: Lanes, edges: Lanes) -> Factor:
+    """L D L' from the diagonal (one lane per position) and the entries of ``scheme.edges`` (one lane each).
+
+    Pivots are not checked here: a copy that is not positive definite has one that is not positive.
     """
-    values = diagonal.new_zeros(scheme.slots, *diagonal.shape[1:])
-    values = values.index_copy(0, torch.arange(scheme.n, device=values.device), diagonal)
-    if len(scheme.edge_slots):
-        values = values.index_copy(0, _on(scheme.edge_slots, values), off_diagonal)
-    for node, neighbours, column, rows, columns, pairs in scheme.pivots:
-        if not len(neighbours):
-            continue
-        raw = values.index_select(0, _on(column, values))
-        scaled = raw / values[node].clone()
-        update = scaled.index_select(0, _on(rows, values)) * raw.index_select(0, _on(columns, values))
-        values.index_add_(0, _on(pairs, values), update, alpha=-1)
-        values.index_copy_(0, _on(column, values), scaled)
-    return values
+    values = _Accumulated(diagonal)
+    values.lanes.update(zip(scheme.edge_slots.tolist(), edges, strict=True))
+    inverses: Lanes = [diagonal[0]] * scheme.n
+    lower = {}
+    for node, later, column, pairs in scheme.pivots:
+        inverses[node] = inverse = values.lanes[node].reciprocal()
+        raw = [values.lanes[slot] for slot in column]
+        for i, slot in enumerate(column):
+            lower[slot] = scaled = raw[i] * inverse
+            for j in range(i + 1):
+                values.subtract(pairs[i][j], scaled, raw[j])
+    return Factor([values.lanes[node] for node in range(scheme.n)], inverses, lower)
 
 
-def solve(scheme: ScalarScheme, factor: Tensor, right: Tensor) -> Tensor:
-    """Solution of ``Lambda x = right`` for ``right (n, *batch, G)``."""
-    x = right.clone()
-    for node, neighbours, column, *_ in scheme.pivots:
-        if len(neighbours):
-            lower = factor.index_select(0, _on(column, x))
-            x.index_add_(0, _on(neighbours, x), lower * x[node].clone(), alpha=-1)
-    x = x / factor[: scheme.n]
-    for node, neighbours, column, *_ in reversed(scheme.pivots):
-        if len(neighbours):
-            lower = factor.index_select(0, _on(column, x))
-            message = (lower * x.index_select(0, _on(neighbours, x))).sum(0)
-            x.index_add_(0, torch.tensor([node], device=x.device), message[None], alpha=-1)
-    return x
+def solve(scheme: ScalarScheme, factor: Factor, right: Lanes) -> Lanes:
+    """Solution of ``Lambda x = right``, one lane per position."""
+    x = _Accumulated(right)
+    for node, later, column, _ in scheme.pivots:
+        for u, slot in zip(later, column, strict=True):
+            x.subtract(u, factor.lower[slot], x.lanes[node])
+    for node in range(scheme.n):
+        x.lanes[node] = x.lanes[node] * factor.inverses[node]
+        x.owned.add(node)
+    _backward(scheme, factor, x)
+    return [x.lanes[node] for node in range(scheme.n)]
 
 
-def selected_inverse(scheme: ScalarScheme, factor: Tensor) -> Tensor:
-    """Entries of the inverse on the pattern (Takahashi): ``(slots, *batch, G)``, variances on the diagonal slots."""
-    inverse = torch.zeros_like(factor)
-    for (node, neighbours, column, *_), block in zip(
-        reversed(scheme.pivots), reversed(scheme.full_slots), strict=True
-    ):
-        variance = 1 / factor[node]
-        if len(neighbours):
-            k = len(neighbours)
-            lower = factor.index_select(0, _on(column, factor))
-            known = inverse.index_select(0, _on(block.reshape(-1), factor)).reshape(k, k, *factor.shape[1:])
-            cross = -(known * lower[:, None]).sum(0)
-            variance = variance - (lower * cross).sum(0)
-            inverse.index_copy_(0, _on(column, factor), cross)
-        inverse.index_copy_(0, torch.tensor([node], device=factor.device), variance[None])
+def root(scheme: ScalarScheme, factor: Factor, white: Lanes) -> Lanes:
+    """``L^{-T} D^{-1/2} white``: samples with covariance ``Lambda^{-1}``."""
+    x = _Accumulated([z * inverse.sqrt() for z, inverse in zip(white, factor.inverses, strict=True)])
+    x.owned.update(range(scheme.n))
+    _backward(scheme, factor, x)
+    return [x.lanes[node] for node in range(scheme.n)]
+
+
+def _backward(scheme: ScalarScheme, factor: Factor, x: _Accumulated) -> None:
+    for node, later, column, _ in reversed(scheme.pivots):
+        for u, slot in zip(later, column, strict=True):
+            x.subtract(node, factor.lower[slot], x.lanes[u])
+
+
+def selected_inverse(scheme: ScalarScheme, factor: Factor) -> dict[int, Tensor]:
+    """Entries of the inverse on the filled pattern by slot (Takahashi): variances on the slots 0 .. n-1."""
+    inverse: dict[int, Tensor] = {}
+    for node, later, column, pairs in reversed(scheme.pivots):
+        variance = factor.inverses[node]
+        for i in range(len(later)):
+            cross = -(inverse[pairs[i][0]] * factor.lower[column[0]])
+            for j in range(1, len(later)):
+                cross = _subtract(cross, inverse[pairs[i][j]], factor.lower[column[j]], owned=True)
+            inverse[column[i]] = cross
+            variance = _subtract(variance, cross, factor.lower[column[i]], owned=i > 0)
+        inverse[node] = variance
     return inverse
 
 
-def _on(index: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(index).to(like.device)
+class _Accumulated:
+    """Lanes that products are subtracted from: a copy at the first time, in place from then on."""
+
+    def __init__(self, lanes: Lanes):
+        self.lanes: dict[int, Tensor] = dict(enumerate(lanes))
+        self.owned: set[int] = set()
+
+    def subtract(self, slot: int, a: Tensor, b: Tensor) -> None:
+        if slot in self.lanes:
+            self.lanes[slot] = _subtract(self.lanes[slot], a, b, slot in self.owned)
+        else:  # fill
+            self.lanes[slot] = -(a * b)
+        self.owned.add(slot)
+
+
+def _subtract(total: Tensor, a: Tensor, b: Tensor, owned: bool) -> Tensor:
+    if owned and not (total.requires_grad or a.requires_grad or b.requires_grad):
+        return total.addcmul_(a, b, value=-1)
+    return torch.addcmul(total, a, b, value=-1)

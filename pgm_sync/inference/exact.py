@@ -7,130 +7,93 @@ import torch
 from torch import Tensor
 
 from ..gaussian import Gaussian
-from . import block, elimination
-from .compile import Plan
 from .diagnosis import component_of, improper
+from .plans import BlockElimination, GroupSolver, group_solver, weak
 from .posterior import Solution
 from .problem import Problem
-from .structure import Structure
 
 
-def eliminate(problem: Problem) -> tuple[Solution, int]:
-    """Two-sweep elimination of every group and of the block system."""
-    plan, structure, system = problem
-    device = system.eta.device
-    batch = system.eta.shape[:-1]
-    mean = torch.zeros_like(system.eta)
-    factors = []
+def eliminate(problem: Problem) -> Solution:
+    """Every group and the block system, each by the plan that is estimated fastest.
+
+    Raises ImproperGraphError naming the nodes of the first component without a positive definite precision.
+    """
+    structure, system = problem.structure, problem.system
+    solvers: list[GroupSolver | BlockElimination] = []
     for group in structure.groups:
-        sites = torch.from_numpy(group.sites).to(device)
-        diagonal = _lead(system.diagonal[..., sites])
-        edges = system.pairs[torch.from_numpy(group.pairs).to(device)]  # (edges, G)
-        edges = edges.reshape(len(edges), *(1,) * (diagonal.ndim - 2), edges.shape[-1]).expand(
-            -1, *diagonal.shape[1:]
-        )
-        factor = elimination.factorise(group.scheme, diagonal, edges)
-        pivots = factor[: group.scheme.n]
-        # What rounding leaves of a direction without any precision is as bad as a negative pivot.
-        bad = ~(pivots > 16 * torch.finfo(pivots.dtype).eps * diagonal.abs())
-        if bool(bad.any()):
-            copy = int(bad.any(0).reshape(-1, bad.shape[-1]).any(0).nonzero()[0])
+        solver = group_solver(group, problem)
+        copy = solver.failed()
+        if copy is not None:
             raise improper(problem, group.sites[:, copy])
-        factors.append(factor)
-        solved = elimination.solve(group.scheme, _pad(factor, len(batch)), _lead(system.eta[..., sites]))
-        mean = mean.index_copy(-1, sites.reshape(-1), _unlead(solved).reshape(*batch, -1))
-    block_factor = None
-    if structure.blocks.sites:
-        own = structure.blocks.sites
-        block_factor = block.factorise(
-            structure.blocks.elimination,
-            [len(s) for s in own],
-            system.blocks,
-            lambda v: improper(problem, component_of(structure, own[v][0])),
+        solvers.append(solver)
+    own = structure.blocks.sites
+    if own:
+        solvers.append(
+            BlockElimination(problem, lambda v: improper(problem, component_of(structure, own[v][0])))
         )
-        index = [torch.from_numpy(s).to(device) for s in own]
-        parts = block.solve(block_factor, [system.eta[..., i] for i in index])
-        mean = mean.index_copy(-1, torch.cat(index), torch.cat(parts, -1))
     lead = system.diagonal.shape[:-1]
-    if block_factor is not None:
+    if own:
         lead = torch.broadcast_shapes(lead, *(b.shape[:-2] for b in system.blocks.values()))
 
+    def join(parts: list[list[Tensor]]) -> Tensor:
+        flat = [part for listed in parts for part in listed]
+        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
+
+    def solve(right: Tensor) -> Tensor:
+        return join([solver.solve(right) for solver in solvers])
+
+    def root(white: Tensor) -> Tensor:
+        return join([solver.root(white) for solver in solvers])
+
     def log_determinant() -> Tensor:
-        total = system.eta.new_zeros(lead)
-        for group, factor in zip(structure.groups, factors, strict=True):
-            total = total + factor[: group.scheme.n].log().sum((0, -1))
-        return total if block_factor is None else total + block.log_determinant(block_factor)
+        return system.eta.new_zeros(lead) + sum(solver.log_determinant() for solver in solvers)
 
     def variance() -> Tensor:
-        out = system.eta.new_zeros(*lead, plan.sites.size)
-        for group, factor in zip(structure.groups, factors, strict=True):
-            sites = torch.from_numpy(group.sites).to(device)
-            values = _unlead(elimination.selected_inverse(group.scheme, factor)[: group.scheme.n])
-            out = out.index_copy(
-                -1, sites.reshape(-1), values.reshape(*values.shape[:-2], -1).expand(*lead, -1)
-            )
-        if block_factor is not None:
-            inverse = block.selected_inverse(block_factor)
-            for b, own in enumerate(structure.blocks.sites):
-                values = inverse[b, b].diagonal(dim1=-2, dim2=-1).expand(*lead, len(own))
-                out = out.index_copy(-1, torch.from_numpy(own).to(device), values)
-        return out.expand(*batch, plan.sites.size) if len(lead) < len(batch) else out
+        return join([solver.variance() for solver in solvers]).expand(*lead, problem.plan.sites.size)
 
     def entries(rows: Tensor, columns: Tensor) -> Tensor:
-        return _entries(plan, structure, factors, block_factor, lead, system.eta, rows, columns)
+        return _entries(problem, solvers, lead, rows, columns)
 
-    widths = [g.scheme.width for g in structure.groups]
-    widths += [
-        sum(len(structure.blocks.sites[u]) for u in later) for later in structure.blocks.elimination.later
-    ]
-    return Solution(mean, log_determinant, variance, entries), max(widths, default=0)
+    return Solution(
+        solve(system.eta),
+        log_determinant,
+        variance,
+        entries,
+        solve,
+        root,
+        plan="; ".join(dict.fromkeys(solver.name for solver in solvers)),
+        width=max(solver.width for solver in solvers),
+        exact=True,
+    )
 
 
 def _entries(
-    plan: Plan,
-    structure: Structure,
-    factors: list[Tensor],
-    block_factor: block.BlockFactor | None,
+    problem: Problem,
+    solvers: list[GroupSolver | BlockElimination],
     lead: torch.Size,
-    like: Tensor,
     rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
-    """Entries (rows[k], columns[k]) of the inverse, ``(*lead, k)``, by solving for the rows' columns."""
+    """Entries (rows[k], columns[k]) of the inverse, ``(*lead, k)``, one pair of positions at a time."""
+    structure, like = problem.structure, problem.system.eta
     out = like.new_zeros(*lead, len(rows))
     i, j = rows.numpy(), columns.numpy()
-    together = structure.component[i] == structure.component[j]
-    for g, (group, factor) in enumerate(zip(structure.groups, factors, strict=True)):
-        for p in np.unique(structure.position[i[together & (structure.group[i] == g)]]):
-            chosen = np.flatnonzero(together & (structure.group[i] == g) & (structure.position[i] == p))
-            unit = torch.zeros_like(factor[: group.scheme.n])
-            unit[p] = 1
-            solved = elimination.solve(group.scheme, factor, unit)  # (n, *lead, G)
-            at = [
-                torch.from_numpy(a[j[chosen]]).to(like.device) for a in (structure.position, structure.copy)
-            ]
-            values = solved.movedim(0, -2)[..., at[0], at[1]]
-            out = out.index_copy(-1, torch.from_numpy(chosen).to(like.device), values.expand(*lead, -1))
-    if block_factor is not None:
-        in_block = together & (structure.group[i] < 0)
-        for b in np.unique(structure.position[i[in_block]]):
-            chosen = np.flatnonzero(in_block & (structure.position[i] == b))
-            right = [
-                torch.eye(s, dtype=like.dtype, device=like.device)
-                if v == b
-                else like.new_zeros(block_factor.sizes[b], s)
-                for v, s in enumerate(block_factor.sizes)
-            ]
-            rank = len(next(iter(block_factor.lower.values())).shape) - 2
-            right = [r.reshape(r.shape[0], *(1,) * rank, r.shape[1]) for r in right]
-            columns_of = block.solve(block_factor, right)  # per block (s_b, *lead, s)
-            where = structure.position[j[chosen]]
-            for c in np.unique(where):
-                pick = chosen[where == c]
-                row = torch.from_numpy(structure.copy[i[pick]]).to(like.device)
-                column = torch.from_numpy(structure.copy[j[pick]]).to(like.device)
-                values = columns_of[c].movedim(0, -2)[..., row, column]
-                out = out.index_copy(-1, torch.from_numpy(pick).to(like.device), values.expand(*lead, -1))
+    together = np.flatnonzero(structure.component[i] == structure.component[j])
+    if not len(together):
+        return out
+    i, j = i[together], j[together]
+    keys = np.stack([structure.group[i], structure.position[i], structure.position[j]], 1)
+    which, label = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(label.reshape(-1), kind="stable")
+    for (g, p, q), chosen in zip(
+        which.tolist(), np.split(order, np.cumsum(np.bincount(label.reshape(-1)))[:-1])
+    ):
+        block = solvers[g].covariance(p, q)  # g = -1: the blocks come last
+        at = [torch.from_numpy(structure.copy[k[chosen]]).to(like.device) for k in (i, j)]
+        values = block[..., at[0]] if g >= 0 else block[..., at[0], at[1]]
+        where = torch.from_numpy(together[chosen]).to(like.device)
+        out = out.index_copy(-1, where, values.expand(*lead, len(chosen)))
     return out
 
 
@@ -139,31 +102,32 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
     structure = problem.structure
     lower, info = torch.linalg.cholesky_ex(joint.precision)
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
-    bound = 16 * torch.finfo(diagonal.dtype).eps * joint.precision.diagonal(dim1=-2, dim2=-1)
-    if bool((info > 0).any()) or not bool((diagonal.square() > bound).all()):
-        weak = (~(diagonal.square() > bound)).reshape(-1, diagonal.shape[-1]).any(0).nonzero()
-        bad = int(info.max()) - 1 if bool((info > 0).any()) else int(weak[0])
-        raise improper(problem, component_of(structure, bad))
+    bad = weak(diagonal.square(), joint.precision.diagonal(dim1=-2, dim2=-1))
+    if bool((info > 0).any()) or bool(bad.any()):
+        first = (
+            int(info.max()) - 1
+            if bool((info > 0).any())
+            else int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0])
+        )
+        raise improper(problem, component_of(structure, first))
     covariance = torch.cholesky_inverse(lower)
-    mean = torch.cholesky_solve(joint.eta.unsqueeze(-1), lower.expand(*joint.eta.shape, -1)).squeeze(-1)
+
+    def solve(right: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(right.shape[:-1], lower.shape[:-2])
+        right = right.expand(*batch, right.shape[-1]).unsqueeze(-1)
+        return torch.cholesky_solve(right, lower.expand(*batch, *lower.shape[-2:])).squeeze(-1)
+
+    def root(white: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(lower.mT, white.unsqueeze(-1), upper=True).squeeze(-1)
+
     return Solution(
-        mean,
+        solve(joint.eta),
         lambda: 2 * diagonal.log().sum(-1),
         lambda: covariance.diagonal(dim1=-2, dim2=-1),
         lambda rows, columns: covariance[..., rows.to(covariance.device), columns.to(covariance.device)],
+        solve,
+        root,
+        plan="one dense matrix",
+        width=len(structure.component),
+        exact=True,
     )
-
-
-def _lead(values: Tensor) -> Tensor:
-    """(*batch, n, G) to (n, *batch, G)."""
-    return values.movedim(-2, 0)
-
-
-def _unlead(values: Tensor) -> Tensor:
-    return values.movedim(0, -2)
-
-
-def _pad(factor: Tensor, batch_ndim: int) -> Tensor:
-    """(slots, *lead, G) with room for `batch_ndim` batch dimensions."""
-    missing = batch_ndim - (factor.ndim - 2)
-    return factor.reshape(factor.shape[0], *(1,) * missing, *factor.shape[1:]) if missing > 0 else factor

@@ -50,23 +50,22 @@ def infer(
     problem = pose(graph, evidence)
     plan, structure, system = problem
     if method == "dense":
-        joint = dense_joint(plan.graph, evidence, plan.sites)
-        solution = solve_dense(problem, joint)
-        reason, width = "asked for", plan.sites.size
+        joint = dense_joint(plan.graph, evidence, plan.sites, plan.dtype, plan.device)
+        solution, reason = solve_dense(problem, joint), "asked for"
     else:
-        solution, width = eliminate(problem)
-        reason = _reason(structure)
+        solution, reason = eliminate(problem), _reason(structure)
 
     def info() -> Info:
         return Info(
             method="dense" if method == "dense" else "exact",
+            plan=solution.plan,
             reason=reason,
             components=int(structure.component.max()) + 1,
             groups=len(structure.groups),
             blocks=len(structure.blocks.sites),
-            width=width,
+            width=solution.width,
             residual=residual(problem, solution.mean.detach()),
-            variances_exact=True,
+            variances_exact=solution.exact,
         )
 
     return Posterior(plan.graph, plan.sites, solution, system.eta, system.log_scale, info)

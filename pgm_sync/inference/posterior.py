@@ -19,8 +19,9 @@ from .sites import Sites
 class Info(NamedTuple):
     """How a posterior was computed."""
 
-    method: str  # what ran: "exact" or "dense"
-    reason: str  # why this plan
+    method: str  # what ran: "exact", "dense"
+    plan: str  # how
+    reason: str  # why
     components: int  # independent parts of the graph, counted in elements
     groups: int  # patterns of per-element components
     blocks: int  # blocks of the block elimination
@@ -60,6 +61,11 @@ class Solution(NamedTuple):
     log_determinant: Callable[[], Tensor]  # -> (*batch)
     variance: Callable[[], Tensor]  # -> (*batch, sites)
     entries: Callable[[Tensor, Tensor], Tensor]  # sites (k,), sites (k,) -> covariances (*batch, k)
+    solve: Callable[[Tensor], Tensor]  # (*batch, sites) -> Lambda^{-1} of it
+    root: Callable[[Tensor], Tensor]  # (*batch, sites) -> W of it, W W' = Lambda^{-1}
+    plan: str  # what ran
+    width: int  # numbers in the largest message
+    exact: bool  # whether variances and entries are exact
 
 
 class Posterior:
@@ -75,7 +81,7 @@ class Posterior:
         sites: Sites,
         solution: Solution,
         eta: Tensor,
-        log_scale: Tensor,
+        log_scale: Callable[[], Tensor],
         describe: Callable[[], Info],
     ):
         self.graph, self._describe = graph, describe
@@ -97,7 +103,7 @@ class Posterior:
         """log of the integral of the product of all potentials and evidence, ``(*batch)``."""
         quadratic = 0.5 * (self._eta * self._solution.mean).sum(-1)
         constant = 0.5 * self._sites.size * math.log(2 * math.pi)
-        return self._log_scale + quadratic - 0.5 * self._solution.log_determinant() + constant
+        return self._log_scale() + quadratic - 0.5 * self._solution.log_determinant() + constant
 
     def covariance(self, first: Name, second: Name) -> Tensor:
         """Covariance between matching elements of two nodes of one shape, ``(*batch, *shape)``.

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..graph.factor_graph import FactorGraph, Name
 from . import block
 from .compile import Plan, System, as_plan
+from .evidence import read_evidence
 from .structure import Structure
-from .system import read_evidence
 
 
 class Problem(NamedTuple):
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 def pose(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None) -> Problem:
     """The problem of a graph, or of its plan, under `evidence`; errors as in `infer`."""
     plan = as_plan(graph)
-    unary, matrices, named = read_evidence(plan.graph, plan.sites, evidence)
+    unary, matrices, named = read_evidence(plan.graph, plan.sites, evidence, plan.dtype, plan.device)
     structure = plan.structure(named)
     return Problem(plan, structure, plan.assemble(unary, matrices, structure))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,11 +29,26 @@ class Sites:
     index: Mapping[Name, Tensor]  # (D_i,), int64
     size: int
     shapes: Mapping[Name, tuple[int, ...]]
+    starts: Mapping[Name, int]  # the first site of every node whose sites are a range
+
+    @cached_property
+    def elements(self) -> Tensor:
+        """The sites of all elements of all nodes, in insertion order."""
+        return torch.cat(list(self.index.values()))
+
+    @cached_property
+    def merged(self) -> bool:
+        """Whether some elements share a site, or sites are not in the order of the elements."""
+        return not torch.equal(self.elements, torch.arange(self.size))
 
     def gather(self, values: Tensor, name: Name) -> Tensor:
-        """What a node sees of ``values (*batch, sites)``: ``(*batch, *shape)``."""
-        index = self.index[name].to(values.device)
-        return values.index_select(-1, index).reshape(*values.shape[:-1], *self.shapes[name])
+        """What a node sees of ``values (*batch, sites)``: ``(*batch, *shape)``, a view where that is possible."""
+        index, start = self.index[name], self.starts.get(name)
+        if start is not None:
+            own = values.narrow(-1, start, len(index))
+        else:
+            own = values.index_select(-1, index.to(values.device))
+        return own.reshape(*values.shape[:-1], *self.shapes[name])
 
 
 def shared_sites(graph: FactorGraph) -> Sites:
@@ -73,11 +89,16 @@ def shared_sites(graph: FactorGraph) -> Sites:
     where: dict[Name, Tensor] = {}
     for name, shape in shapes.items():
         own = labels[offsets[name] : offsets[name] + int(np.prod(shape))]
-        if len(np.unique(own)) < len(own):
+        if pairs and len(np.unique(own)) < len(own):
             raise GraphStructureError(
                 f"the Equality factors make {len(own) - len(np.unique(own))} elements of {name!r} copies of others "
                 "of its own elements; its denoiser could not see white noise",
                 name=name,
             )
         where[name] = torch.from_numpy(own.astype(np.int64))
-    return Sites(where, int(labels.max()) + 1 if size else 0, shapes)
+    starts = {
+        name: int(own[0])
+        for name, own in where.items()
+        if len(own) and torch.equal(own, torch.arange(own[0], own[0] + len(own)))
+    }
+    return Sites(where, int(labels.max()) + 1 if size else 0, shapes, starts)

@@ -3,21 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
-from .ordering import Elimination, ScalarScheme, minimum_degree, scalar_scheme
+from .ordering import Elimination, best_elimination, scalar_scheme
 
 
-class ElementGroup(NamedTuple):
+class Rows:
+    """Rows of positions in the last dimension of a tensor, read as views where a row is a range."""
+
+    def __init__(self, index: np.ndarray):
+        self.index = index  # (n, G)
+        self._moved: dict[torch.device, Tensor] = {}
+
+    @cached_property
+    def _starts(self) -> list[int | None]:
+        count = self.index.shape[1]
+        ranges = (self.index == self.index[:, :1] + np.arange(count)).all(1)
+        return [int(row[0]) if is_range else None for row, is_range in zip(self.index, ranges, strict=True)]
+
+    @cached_property
+    def _start(self) -> int | None:
+        """Where all rows together are one range."""
+        n, count = self.index.shape
+        starts = np.array([-1 if s is None else s for s in self._starts])
+        return (
+            int(starts[0])
+            if (starts == starts[:1] + count * np.arange(n)).all() and n and starts[0] >= 0
+            else None
+        )
+
+    def on(self, device: torch.device) -> Tensor:
+        """The positions on a device."""
+        if device not in self._moved:
+            self._moved[device] = torch.from_numpy(np.ascontiguousarray(self.index)).to(device)
+        return self._moved[device]
+
+    def lanes(self, values: Tensor) -> list[Tensor]:
+        """One ``(*batch, G)`` per row."""
+        count = self.index.shape[1]
+        return [
+            values.index_select(-1, self.on(values.device)[k])
+            if start is None
+            else values.narrow(-1, start, count)
+            for k, start in enumerate(self._starts)
+        ]
+
+    def stacked(self, values: Tensor) -> Tensor:
+        """``(*batch, n, G)``."""
+        shape = self.index.shape
+        if self._start is not None:
+            return values.narrow(-1, self._start, shape[0] * shape[1]).unflatten(-1, shape)
+        return values.index_select(-1, self.on(values.device).flatten()).unflatten(-1, shape)
+
+
+class Signatures(NamedTuple):
+    """The different matrices that the copies of a group have before any evidence arrives."""
+
+    label: Tensor  # (G,)
+    first: Tensor  # (S,), a copy of each
+    copies: list[Tensor]  # per signature the copies that have it
+    matrices: Tensor  # (S, n, n), float64
+    eigen: list[tuple[Tensor, Tensor]]  # filled at the first use
+
+
+class ElementGroup:
     """Components of one pattern: n sites each, G copies, solved together by per-element elimination."""
 
-    scheme: ScalarScheme
-    sites: np.ndarray  # (n, G), the site at each position of each copy
-    pairs: np.ndarray  # (edges, G), which of the plan's coupled pairs sits on each edge of the pattern
+    def __init__(self, n: int, edges: tuple[tuple[int, int], ...], sites: np.ndarray, pairs: np.ndarray):
+        self.sites = sites  # (n, G), the site at each position of each copy
+        self.pairs = pairs  # (edges, G), which of the plan's coupled pairs sits on each edge of the pattern
+        self.scheme = scalar_scheme(n, edges)
+        self.site_rows, self.pair_rows = Rows(sites), Rows(pairs)
+        self.signatures: dict[torch.device, Signatures | None] = {}  # filled where they are of use
+
+    @property
+    def copies(self) -> int:
+        """G."""
+        return self.sites.shape[1]
 
 
 class BlockSystem(NamedTuple):
@@ -27,15 +96,31 @@ class BlockSystem(NamedTuple):
     elimination: Elimination
 
 
-class Structure(NamedTuple):
+class Structure:
     """Every site of a graph, in exactly one group or block."""
 
-    groups: tuple[ElementGroup, ...]
-    blocks: BlockSystem
-    component: np.ndarray  # (sites,), which component each site belongs to
-    group: np.ndarray  # (sites,), its group, or -1 for a site in a block
-    position: np.ndarray  # (sites,), its position in the pattern, or its block
-    copy: np.ndarray  # (sites,), its copy of the pattern, or its place in the block
+    def __init__(
+        self,
+        groups: tuple[ElementGroup, ...],
+        blocks: BlockSystem,
+        component: np.ndarray,
+        group: np.ndarray,
+        position: np.ndarray,
+        copy: np.ndarray,
+    ):
+        self.groups, self.blocks = groups, blocks
+        self.component = component  # (sites,), which component each site belongs to
+        self.group = group  # (sites,), its group, or -1 for a site in a block
+        self.position = position  # (sites,), its position in the pattern, or its block
+        self.copy = copy  # (sites,), its copy of the pattern, or its place in the block
+        order = np.concatenate([g.sites.reshape(-1) for g in groups] + list(blocks.sites))
+        self._back = Rows(np.argsort(order)[None])
+        self._in_order = bool((order == np.arange(len(order))).all())
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """``(*batch, sites)`` from the lanes of all groups and then of the blocks, ``(*batch, G or s)`` each."""
+        together = torch.cat(tuple(parts), -1)
+        return together if self._in_order else together.index_select(-1, self._back.on(together.device)[0])
 
 
 def analyse(
@@ -99,7 +184,8 @@ def _element_groups(
             edges = tuple(map(tuple, pattern.reshape(m, 2).tolist()))
             groups.append(
                 ElementGroup(
-                    scalar_scheme(n, edges),
+                    n,
+                    edges,
                     sites[starts[chosen][None, :] + np.arange(n)[:, None]],
                     kept[edge_starts[chosen][None, :] + np.arange(m)[:, None]],
                 )
@@ -136,5 +222,5 @@ def _blocks(
     if len(pairs):
         coupled = np.sort(block_of[pairs[in_block[pairs[:, 0]]]], axis=1)
         edges.update(map(tuple, np.unique(coupled[coupled[:, 0] != coupled[:, 1]], axis=0).tolist()))
-    elimination = minimum_degree(len(blocks), sorted(edges), [len(b) for b in blocks])
+    elimination, _ = best_elimination(len(blocks), sorted(edges), [len(b) for b in blocks])
     return BlockSystem(blocks, elimination)

@@ -3,7 +3,7 @@
 from .base import Composition, LinearMap, Shape, as_shape
 from .features import DCT, ChannelMeans, FeatureMap, Features
 from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, element_index
-from .sparse import SparseMap
+from .sparse import SparseMap, sparse_entries
 
 __all__ = [
     "DCT",
@@ -23,4 +23,5 @@ __all__ = [
     "SparseMap",
     "as_shape",
     "element_index",
+    "sparse_entries",
 ]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import NotFiniteError, ShapeError
-from .base import LinearMap, Shape, as_shape
+from .base import Composition, LinearMap, Shape, as_shape
+from .index import element_index
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,3 +75,26 @@ class SparseMap(LinearMap):
         terms = x.reshape(*batch, math.prod(source))[..., indices[1 - rows]] * self.values.to(x)
         out = terms.new_zeros(*batch, math.prod(target))
         return out.index_add(-1, indices[rows], terms).reshape(*batch, *target)
+
+
+def sparse_entries(map: LinearMap) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Rows, columns and values ``(nnz,)`` of a map that has few entries per row, or None for any other.
+
+    Index maps, sparse maps and their compositions; an entry may be listed in parts that add up.
+    """
+    index = element_index(map)
+    if index is not None:
+        return torch.arange(len(index)), index, torch.ones(len(index), dtype=torch.float64)
+    if isinstance(map, SparseMap):
+        return map.indices[0], map.indices[1], map.values.double()
+    if isinstance(map, Composition):
+        outer, inner = sparse_entries(map.outer), sparse_entries(map.inner)
+        if outer is None or inner is None:
+            return None
+        parts = [
+            torch.sparse_coo_tensor(torch.stack([rows, columns]), values, (m.out_size, m.in_size))
+            for (rows, columns, values), m in ((outer, map.outer), (inner, map.inner))
+        ]
+        product = torch.sparse.mm(*parts).coalesce()
+        return product.indices()[0], product.indices()[1], product.values()
+    return None

@@ -1,0 +1,227 @@
+"""Evidence, checked and put on the sites of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import DeviceError, DtypeError, ParameterError, ShapeError, UnknownNameError
+from ..gaussian import Gaussian, require_finite, require_symmetric
+from ..graph.factor_graph import FactorGraph, Name
+from ..maps import Identity, LinearMap
+from ..potentials import Likelihood
+from ..potentials.evidence import log_scale
+from .sites import Sites
+from .terms import JointTerm, joint_term
+
+
+class Unary(NamedTuple):
+    """What the evidence says about each site by itself."""
+
+    precision: Tensor  # (*precision_batch, sites)
+    eta: Tensor  # (*batch, sites)
+    log_scale: Callable[[], Tensor]  # -> (*batch); a pass over all elements that only the log evidence needs
+
+
+def read_evidence(
+    graph: FactorGraph,
+    sites: Sites,
+    evidence: Mapping[Name, Any] | None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> tuple[Unary, list[JointTerm], tuple[Name, ...]]:
+    """Check the evidence and put it on the sites: per-element parts, matrix parts, and whose those are.
+
+    With `dtype` or `device` the evidence is brought there; otherwise it must agree on them.
+
+    Raises UnknownNameError, ShapeError, DtypeError, DeviceError, ParameterError (negative precision),
+    NotFiniteError.
+    """
+    evidence = dict(evidence or {})
+    dtype, device = _common(evidence, dtype, device)
+    pairs: dict[Name, tuple[Tensor, Tensor]] = {}
+    joints, names = [], []
+    for name, value in evidence.items():
+        if name not in graph:
+            raise UnknownNameError(f"evidence for {name!r}, which is not in the graph", name=name)
+        if graph.nodes[name].get("kind") == "factor":
+            ends = _likelihood_ends(graph, name, value)
+        else:
+            ends = [(name, Identity(graph.shape(name)))]
+        if isinstance(value, Gaussian):
+            size = sum(m.out_size for _, m in ends)
+            joints.append(joint_term(_checked_gaussian(value, name, size, dtype, device), ends, sites))
+            names.append(name)
+        else:
+            pairs[name] = _shaped_pair(value, name, graph.shape(name), dtype, device)
+    return _unary(sites, pairs, evidence, dtype, device), joints, tuple(names)
+
+
+def _unary(
+    sites: Sites,
+    pairs: dict[Name, tuple[Tensor, Tensor]],
+    given: Mapping[Name, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Unary:
+    """All elements of all nodes side by side, checked in one pass, then merged where sites are shared."""
+    zero = torch.zeros(1, dtype=dtype, device=device)
+    missing = (zero, zero)
+    columns = []
+    for k, what in enumerate(("mean", "precision")):
+        batch = _common_batch({name: pair[k].shape[:-1] for name, pair in pairs.items()}, what)
+        parts = [
+            pairs.get(name, missing)[k].expand(*batch, len(index)) for name, index in sites.index.items()
+        ]
+        columns.append(torch.cat(parts, -1))
+    mean, precision = columns
+    _common_batch(
+        {"the means": mean.shape[:-1], "the precisions": precision.shape[:-1]}, "mean and precision"
+    )
+    if not _fine(mean, precision):
+        for name in pairs:
+            own = [torch.as_tensor(part) for part in given[name]]
+            require_finite(own[0], f"evidence mean for {name!r}")
+            require_finite(own[1], f"evidence precision for {name!r}")
+            if bool((own[1] < 0).any()):
+                raise ParameterError(
+                    f"evidence precision for {name!r} is negative ({own[1].min().item():.4g})", name=name
+                )
+
+    def on_sites(values: Tensor) -> Tensor:
+        if not sites.merged:
+            return values
+        total = values.new_zeros(*values.shape[:-1], sites.size)
+        return total.index_add(-1, sites.elements.to(device), values)
+
+    return Unary(on_sites(precision), on_sites(mean * precision), lambda: log_scale(mean, precision).sum(-1))
+
+
+def _fine(mean: Tensor, precision: Tensor) -> bool:
+    """Whether all is finite and no precision negative; one pass each, since extremes carry NaN along."""
+    low, high = precision.detach().aminmax()
+    extremes = torch.stack([low, high, *mean.detach().aminmax()])
+    return bool((extremes.isfinite().all() & (low >= 0)).item())
+
+
+def _common_batch(batches: Mapping[Name, torch.Size], what: str) -> torch.Size:
+    """The batch that all broadcast to, or ShapeError naming two that do not."""
+    total, longest = torch.Size(), None
+    for name, batch in batches.items():
+        if batch == total:
+            continue
+        try:
+            together = torch.broadcast_shapes(total, batch)
+        except RuntimeError:
+            raise ShapeError(
+                f"evidence {what}: the batch {tuple(batch)} of {name!r} does not fit {tuple(total)} of {longest!r}; "
+                "give all nodes one batch, or 1 where it is the same for all",
+                name=name,
+                expected=tuple(total),
+                got=tuple(batch),
+            ) from None
+        if together != total:
+            total, longest = together, name
+    return total
+
+
+def _common(
+    evidence: Mapping[Name, Any], dtype: torch.dtype | None, device: torch.device | None
+) -> tuple[torch.dtype, torch.device]:
+    """The dtype and device all evidence agrees on; plain numbers agree with anything."""
+    tensors = [
+        (name, part)
+        for name, value in evidence.items()
+        for part in (value if isinstance(value, tuple) else (value,))
+        if isinstance(part, Tensor)
+    ]
+    if not tensors:
+        return dtype or torch.float64, device or torch.device("cpu")
+    name, first = tensors[0]
+    for other, tensor in tensors:
+        if not tensor.is_floating_point():
+            raise DtypeError(
+                f"evidence for {other!r} has dtype {tensor.dtype}; use float32 or float64", name=other
+            )
+        if dtype is None and tensor.dtype not in (torch.float32, torch.float64):
+            raise DtypeError(
+                f"evidence for {other!r} has dtype {tensor.dtype}, too coarse to solve in; use float32, or "
+                "ps.compile(graph, dtype=torch.float32), which brings evidence to float32",
+                name=other,
+            )
+        if dtype is None and tensor.dtype != first.dtype:
+            raise DtypeError(
+                f"evidence for {other!r} is {tensor.dtype}, for {name!r} {first.dtype}; bring them together",
+                name=other,
+            )
+        if device is None and tensor.device != first.device:
+            raise DeviceError(
+                f"evidence for {other!r} is on {tensor.device}, for {name!r} on {first.device}; "
+                "bring them together",
+                name=other,
+            )
+    return dtype or first.dtype, device or first.device
+
+
+def _shaped_pair(
+    value: Any, name: Name, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and precision as ``(*batch, D)``, views where they can be."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ParameterError(
+            f"evidence for {name!r} is a {type(value).__name__}; give a pair (mean, precision) or a Gaussian",
+            name=name,
+        )
+    parts = []
+    for what, part in zip(("mean", "precision"), value, strict=True):
+        tensor = torch.as_tensor(part, dtype=dtype, device=device)
+        lead = tensor.shape[: max(tensor.ndim - len(shape), 0)]
+        try:
+            full = tensor.expand(*lead, *shape)
+        except RuntimeError:
+            raise ShapeError(
+                f"evidence {what} for {name!r} has shape {tuple(tensor.shape)}, which does not broadcast to "
+                f"(*batch, {', '.join(map(str, shape))})",
+                name=name,
+                expected=shape,
+                got=tuple(tensor.shape),
+            ) from None
+        parts.append(full.flatten(len(lead)) if shape else full[..., None])
+    return parts[0], parts[1]
+
+
+def _checked_gaussian(
+    value: Gaussian, name: Name, size: int, dtype: torch.dtype, device: torch.device
+) -> Gaussian:
+    if tuple(value.precision.shape[-2:]) != (size, size) or value.eta.shape[-1:] != (size,):
+        raise ShapeError(
+            f"evidence for {name!r} is over {tuple(value.precision.shape[-2:])} elements, it has {size}",
+            name=name,
+            expected=size,
+        )
+    require_symmetric(value.precision, f"evidence precision for {name!r}")
+    require_finite(value.eta, f"evidence eta for {name!r}")
+    return Gaussian(*(torch.as_tensor(part, dtype=dtype, device=device) for part in value))
+
+
+def likelihood_sites(graph: FactorGraph, sites: Sites, name: Name) -> Tensor:
+    """The sites that a matrix given as evidence for `name` (a node or a Likelihood factor) is about."""
+    if graph.nodes[name]["kind"] != "factor":
+        return sites.index[name]
+    zero = torch.zeros(())
+    size = sum(m.out_size for m in graph.maps(name))
+    ends = list(zip(graph.scope(name), graph.maps(name), strict=True))
+    return joint_term(Gaussian(zero.expand(size, size), zero.expand(size), zero), ends, sites).sites
+
+
+def _likelihood_ends(graph: FactorGraph, name: Name, value: Any) -> list[tuple[Name, LinearMap]]:
+    if not isinstance(graph.potential(name), Likelihood) or not isinstance(value, Gaussian):
+        raise UnknownNameError(
+            f"evidence for {name!r}, a factor with a {type(graph.potential(name)).__name__}; only trajectories, "
+            "variables, and Likelihood factors (with a Gaussian) take evidence",
+            name=name,
+        )
+    return list(zip(graph.scope(name), graph.maps(name), strict=True))

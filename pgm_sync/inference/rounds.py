@@ -1,0 +1,90 @@
+"""Elimination of few copies of a large pattern: all pivots of a round at once.
+
+The same functions as in `elimination`, over stacked tensors ``(positions or slots, *batch, G)``. A round is a set of
+pivots that do not send to each other, so its depth, not the number of nodes, counts: about log2(n) rounds for a chain
+under the "odd-even" order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .ordering import ScalarScheme
+
+
+class Steps(NamedTuple):
+    """The index arrays of a `Round` on a device."""
+
+    pivots: Tensor
+    column: Tensor
+    of: Tensor
+    to: Tensor
+    first: Tensor
+    second: Tensor
+    target: Tensor
+    left: Tensor
+    right: Tensor
+    between: Tensor
+
+
+def on_device(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
+    """The rounds of a scheme with their indices on `device`."""
+    return [Steps(*(torch.from_numpy(part).to(device) for part in r)) for r in scheme.rounds]
+
+
+def factorise(scheme: ScalarScheme, steps: list[Steps], diagonal: Tensor, edges: Tensor) -> Tensor:
+    """L D L' of every copy: ``(slots, *batch, G)``, pivots D on the diagonal slots, L on the others."""
+    values = diagonal.new_zeros(scheme.slots, *diagonal.shape[1:])
+    values = values.index_copy(0, torch.arange(scheme.n, device=values.device), diagonal)
+    if len(scheme.edge_slots):
+        slots = torch.from_numpy(scheme.edge_slots).to(values.device)
+        values = values.index_copy(0, slots, edges.expand(len(slots), *values.shape[1:]))
+    for step in steps:
+        if not len(step.column):
+            continue
+        raw = values.index_select(0, step.column)
+        scaled = raw / values.index_select(0, step.pivots).index_select(0, step.of)
+        values.index_add_(0, step.target, scaled[step.first] * raw[step.second], alpha=-1)
+        values.index_copy_(0, step.column, scaled)
+    return values
+
+
+def solve(scheme: ScalarScheme, steps: list[Steps], factor: Tensor, right: Tensor) -> Tensor:
+    """Solution of ``Lambda x = right`` for ``right (n, *batch, G)``."""
+    x = right.clone()
+    for step in steps:
+        if len(step.column):
+            sent = factor[step.column] * x[step.pivots[step.of]]
+            x.index_add_(0, step.to, sent, alpha=-1)
+    return _backward(steps, factor, x / factor[: scheme.n])
+
+
+def root(scheme: ScalarScheme, steps: list[Steps], factor: Tensor, white: Tensor) -> Tensor:
+    """``L^{-T} D^{-1/2} white``: samples with covariance ``Lambda^{-1}``."""
+    return _backward(steps, factor, white * factor[: scheme.n].rsqrt())
+
+
+def _backward(steps: list[Steps], factor: Tensor, x: Tensor) -> Tensor:
+    for step in reversed(steps):
+        if len(step.column):
+            x.index_add_(0, step.pivots[step.of], factor[step.column] * x[step.to], alpha=-1)
+    return x
+
+
+def selected_inverse(scheme: ScalarScheme, steps: list[Steps], factor: Tensor) -> Tensor:
+    """Entries of the inverse on the filled pattern (Takahashi): ``(slots, *batch, G)``, variances on 0 .. n-1."""
+    inverse = torch.zeros_like(factor)
+    for step in reversed(steps):
+        variance = factor[step.pivots].reciprocal()
+        if len(step.column):
+            lower = factor[step.column]
+            cross = torch.zeros_like(lower).index_add(
+                0, step.left, inverse[step.between] * lower[step.right], alpha=-1
+            )
+            variance = variance.index_add(0, step.of, lower * cross, alpha=-1)
+            inverse.index_copy_(0, step.column, cross)
+        inverse.index_copy_(0, step.pivots, variance)
+    return inverse
