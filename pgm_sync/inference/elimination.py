@@ -34,10 +34,10 @@ def factorise(scheme: ScalarScheme, diagonal: Lanes, edges: Lanes) -> Factor:
     Pivots are not checked here: a copy that is not positive definite has one that is not positive.
     """
     values = _Accumulated(diagonal)
-    values.lanes.update(zip(scheme.edge_slots.tolist(), edges, strict=True))
+    values.lanes.update(zip(scheme.edge_slots, edges, strict=True))
     inverses: Lanes = [diagonal[0]] * scheme.n
     lower = {}
-    for node, later, column, pairs in scheme.pivots:
+    for node, _, column, pairs in scheme.pivots:
         inverses[node] = inverse = values.lanes[node].reciprocal()
         raw = [values.lanes[slot] for slot in column]
         for i, slot in enumerate(column):

@@ -101,10 +101,11 @@ def _unary(
 
 
 def _fine(mean: Tensor, precision: Tensor) -> bool:
-    """Whether all is finite and no precision negative; one pass each, since extremes carry NaN along."""
-    low, high = precision.detach().aminmax()
-    extremes = torch.stack([low, high, *mean.detach().aminmax()])
-    return bool((extremes.isfinite().all() & (low >= 0)).item())
+    """Whether all is finite and no precision negative. Sums carry NaN and infinity along, in one fast pass each;
+    one that overflows by itself only costs the caller a closer look."""
+    mean, precision = mean.detach(), precision.detach()
+    sums = torch.stack([mean.sum(), precision.sum()])
+    return bool((sums.isfinite().all() & (precision.amin() >= 0)).item())
 
 
 def _common_batch(batches: Mapping[Name, torch.Size], what: str) -> torch.Size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,12 +15,62 @@ from .posterior import Solution
 from .problem import Problem
 
 
-def eliminate(problem: Problem) -> Solution:
+def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
     """Every group and the block system, each by the plan that is estimated fastest.
+
+    The factors of `start`, an earlier solution under the same plan, are used again where the precision is the same.
 
     Raises ImproperGraphError naming the nodes of the first component without a positive definite precision.
     """
     structure, system = problem.structure, problem.system
+    solvers = None if start is None else _same_factors(problem, start.state)
+    reused = solvers is not None
+    if solvers is None:
+        solvers = _factorise(problem)
+    lead = system.diagonal.shape[:-1]
+    if structure.blocks.sites:
+        lead = torch.broadcast_shapes(lead, *(b.shape[:-2] for b in system.blocks.values()))
+
+    known = solvers
+
+    def join(parts: list[list[Tensor]]) -> Tensor:
+        flat = [part for listed in parts for part in listed]
+        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
+
+    def solve(right: Tensor) -> Tensor:
+        return join([solver.solve(right) for solver in known])
+
+    def root(white: Tensor) -> Tensor:
+        return join([solver.root(white) for solver in known])
+
+    def log_determinant() -> Tensor:
+        return system.eta.new_zeros(lead) + sum(solver.log_determinant() for solver in known)
+
+    def variance() -> Tensor:
+        return join([solver.variance() for solver in known]).expand(*lead, problem.plan.sites.size)
+
+    def entries(rows: Tensor, columns: Tensor) -> Tensor:
+        return _entries(problem, known, lead, rows, columns)
+
+    return Solution(
+        solve(system.eta),
+        log_determinant,
+        variance,
+        entries,
+        solve,
+        root,
+        plan="; ".join(dict.fromkeys(solver.name for solver in known))
+        + ("; factors reused" if reused else ""),
+        width=max(solver.width for solver in known),
+        exact=True,
+        cost=sum(solver.cost for solver in known),
+        state=(problem, known),
+    )
+
+
+def _factorise(problem: Problem) -> list[GroupSolver | BlockElimination]:
+    structure = problem.structure
     solvers: list[GroupSolver | BlockElimination] = []
     for group in structure.groups:
         solver = group_solver(group, problem)
@@ -31,41 +83,19 @@ def eliminate(problem: Problem) -> Solution:
         solvers.append(
             BlockElimination(problem, lambda v: improper(problem, component_of(structure, own[v][0])))
         )
-    lead = system.diagonal.shape[:-1]
-    if own:
-        lead = torch.broadcast_shapes(lead, *(b.shape[:-2] for b in system.blocks.values()))
+    return solvers
 
-    def join(parts: list[list[Tensor]]) -> Tensor:
-        flat = [part for listed in parts for part in listed]
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
-        return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
 
-    def solve(right: Tensor) -> Tensor:
-        return join([solver.solve(right) for solver in solvers])
-
-    def root(white: Tensor) -> Tensor:
-        return join([solver.root(white) for solver in solvers])
-
-    def log_determinant() -> Tensor:
-        return system.eta.new_zeros(lead) + sum(solver.log_determinant() for solver in solvers)
-
-    def variance() -> Tensor:
-        return join([solver.variance() for solver in solvers]).expand(*lead, problem.plan.sites.size)
-
-    def entries(rows: Tensor, columns: Tensor) -> Tensor:
-        return _entries(problem, solvers, lead, rows, columns)
-
-    return Solution(
-        solve(system.eta),
-        log_determinant,
-        variance,
-        entries,
-        solve,
-        root,
-        plan="; ".join(dict.fromkeys(solver.name for solver in solvers)),
-        width=max(solver.width for solver in solvers),
-        exact=True,
-    )
+def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockElimination] | None:
+    """The factors of an earlier solution, if this problem has the same plan and the same precision."""
+    earlier, solvers = state or (None, None)
+    if earlier is None or earlier.structure is not problem.structure:
+        return None
+    now, then = problem.system, earlier.system
+    parts = [(now.diagonal, then.diagonal), (now.pairs, then.pairs)]
+    parts += [(block, then.blocks[key]) for key, block in now.blocks.items()]
+    same = all(a is b or (a.dtype == b.dtype and torch.equal(a, b)) for a, b in parts)
+    return solvers if same and not any(a.requires_grad or b.requires_grad for a, b in parts) else None
 
 
 def _entries(
@@ -84,11 +114,9 @@ def _entries(
         return out
     i, j = i[together], j[together]
     keys = np.stack([structure.group[i], structure.position[i], structure.position[j]], 1)
-    which, label = np.unique(keys, axis=0, return_inverse=True)
-    order = np.argsort(label.reshape(-1), kind="stable")
-    for (g, p, q), chosen in zip(
-        which.tolist(), np.split(order, np.cumsum(np.bincount(label.reshape(-1)))[:-1])
-    ):
+    which, label, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    alike = np.split(np.argsort(label.reshape(-1), kind="stable"), np.cumsum(counts)[:-1])
+    for (g, p, q), chosen in zip(which.tolist(), alike, strict=True):
         block = solvers[g].covariance(p, q)  # g = -1: the blocks come last
         at = [torch.from_numpy(structure.copy[k[chosen]]).to(like.device) for k in (i, j)]
         values = block[..., at[0]] if g >= 0 else block[..., at[0], at[1]]
@@ -103,13 +131,12 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
     lower, info = torch.linalg.cholesky_ex(joint.precision)
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
     bad = weak(diagonal.square(), joint.precision.diagonal(dim1=-2, dim2=-1))
-    if bool((info > 0).any()) or bool(bad.any()):
-        first = (
-            int(info.max()) - 1
-            if bool((info > 0).any())
-            else int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0])
+    if bool((info > 0).any()):
+        raise improper(problem, component_of(structure, int(info.max()) - 1))
+    if bool(bad.any()):
+        raise improper(
+            problem, component_of(structure, int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0]))
         )
-        raise improper(problem, component_of(structure, first))
     covariance = torch.cholesky_inverse(lower)
 
     def solve(right: Tensor) -> Tensor:
@@ -130,4 +157,5 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
         plan="one dense matrix",
         width=len(structure.component),
         exact=True,
+        cost=len(structure.component) ** 3 / 3 * lower.shape[:-2].numel(),
     )

@@ -1,24 +1,31 @@
-"""The front door of the engine: a graph and evidence in, the exact posterior out."""
+"""The front door of the engine: a graph and evidence in, the posterior out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import ParameterError, UnsupportedError
+from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from .compile import Plan
+from .conjugate_gradient import conjugate_gradient
 from .dense import dense_joint
 from .exact import eliminate, solve_dense
-from .posterior import Info, Posterior
-from .problem import pose, residual
+from .posterior import Info, Posterior, Solution
+from .problem import Problem, pose, residual
 from .structure import Structure
 
-METHODS = ("auto", "exact", "dense")
+METHODS = ("auto", "exact", "dense", "cg")
 
 
 def infer(
-    graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None, method: str = "auto"
+    graph: FactorGraph | Plan,
+    evidence: Mapping[Name, Any] | None = None,
+    method: str = "auto",
+    *,
+    start: Posterior | None = None,
+    **options: Any,
 ) -> Posterior:
     """The posterior of all nodes under the potentials of `graph` and Gaussian `evidence`.
 
@@ -27,9 +34,18 @@ def infer(
     `Likelihood` factor. dtype and device of the evidence decide those of the result (float64 without any).
     `graph` may be a plan from `compile`, which saves the analysis when only evidence changes.
 
-    method: "auto" and "exact" eliminate: elements that only elementwise factors through index maps couple are
-    grouped by pattern and eliminated together, nodes under matrix potentials block by block; "dense" solves the whole
-    system as one matrix (a reference). Means, variances and covariances are exact.
+    method:
+
+    - "exact": elements that only elementwise factors couple are grouped by pattern and eliminated together, nodes
+      under matrix potentials block by block; the plan of every group is the one estimated fastest. Means, variances
+      and covariances are exact.
+    - "cg": preconditioned conjugate gradients, for graphs whose elimination would be too large (options `tolerance`,
+      `max_iterations`, `progress`, as in `conjugate_gradient`). Variances of large graphs are estimates.
+    - "auto": "exact", unless a pattern would take more than `AFFORDABLE` multiplications per copy: then "cg".
+    - "dense": the whole system as one matrix, a reference.
+
+    `start` is an earlier posterior of the same plan: an elimination uses its factors again if the precision has not
+    changed, an iteration begins with its means. ``posterior.info`` says what ran, why, and with which residual.
 
     >>> from pgm_sync.graph import chain_graph
     >>> from pgm_sync.potentials import Correlation
@@ -37,33 +53,42 @@ def infer(
     >>> posterior.mean[2].round(decimals=3)
     tensor([0.6400], dtype=torch.float64)
 
-    Raises ImproperGraphError (naming the nodes and the direction without precision), and on evidence that does not
-    fit: UnknownNameError, ShapeError, DtypeError, ParameterError, NotFiniteError; StalePlanError; UnfittedError;
-    UnsupportedError.
+    Raises ImproperGraphError (naming the nodes and the direction without precision), ConvergenceError, and on
+    evidence that does not fit: UnknownNameError, ShapeError, DtypeError, DeviceError, ParameterError, NotFiniteError;
+    StalePlanError; UnfittedError; UnsupportedError.
     """
     if method not in METHODS:
-        if method in ("cg", "gbp"):
-            raise UnsupportedError(
-                f"method={method!r} does not exist yet; 'exact' computes the same means and variances"
-            )
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
     problem = pose(graph, evidence)
     plan, structure, system = problem
-    if method == "dense":
-        joint = dense_joint(plan.graph, evidence, plan.sites, plan.dtype, plan.device)
-        solution, reason = solve_dense(problem, joint), "asked for"
+    if start is not None and start._sites.size != plan.sites.size:
+        raise ParameterError(f"start={start!r} has {start._sites.size} sites, this graph {plan.sites.size}")
+    earlier = None if start is None else start._solution
+    chosen, reason = method, "asked for"
+    if method == "auto":
+        chosen, reason = _choose(structure)
+    run: Callable[..., Solution]
+    if chosen == "dense":
+        run = _dense(evidence)
+    elif chosen == "cg":
+        run = conjugate_gradient
+        options = {"start": None if earlier is None else earlier.mean.detach(), **options}
     else:
-        solution, reason = eliminate(problem), _reason(structure)
+        run = eliminate
+        options = {"start": earlier, **options}
+    _check_options(run, options, chosen)
+    solution = run(problem, **options)
 
     def info() -> Info:
         return Info(
-            method="dense" if method == "dense" else "exact",
+            method=chosen,
             plan=solution.plan,
             reason=reason,
             components=int(structure.component.max()) + 1,
             groups=len(structure.groups),
             blocks=len(structure.blocks.sites),
             width=solution.width,
+            cost=solution.cost,
             residual=residual(problem, solution.mean.detach()),
             variances_exact=solution.exact,
         )
@@ -71,10 +96,31 @@ def infer(
     return Posterior(plan.graph, plan.sites, solution, system.eta, system.log_scale, info)
 
 
-def _reason(structure: Structure) -> str:
+def _choose(structure: Structure) -> tuple[str, str]:
+    """The method of "auto", and why."""
+    if not all(group.scheme.affordable for group in structure.groups):
+        return "cg", "elimination would fill in too much; iterating instead"
     parts = []
     if structure.groups:
-        parts.append("elementwise factors through index maps: one elimination per pattern")
+        parts.append("elementwise factors through index or sparse maps: one elimination per pattern")
     if structure.blocks.sites:
         parts.append("matrix potentials or evidence: block elimination")
-    return "; ".join(parts)
+    return "exact", "; ".join(parts)
+
+
+def _dense(evidence: Mapping[Name, Any] | None) -> Callable[[Problem], Solution]:
+    def run(problem: Problem) -> Solution:
+        plan = problem.plan
+        return solve_dense(problem, dense_joint(plan.graph, evidence, plan.sites, plan.dtype, plan.device))
+
+    return run
+
+
+def _check_options(run: Callable[..., Solution], options: Mapping[str, Any], method: str) -> None:
+    allowed = set(inspect.signature(run).parameters) - {"problem"}
+    unknown = [name for name in options if name not in allowed]
+    if unknown:
+        listed = ", ".join(sorted(allowed)) or "none"
+        raise ParameterError(
+            f"{unknown[0]!r} is no option of method={method!r}; it has: {listed}", option=unknown[0]
+        )

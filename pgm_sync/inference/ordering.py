@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import ParameterError
 
 ORDERS = ("minimum degree", "minimum fill", "odd-even")
+MINIMUM_FILL_UP_TO = 300  # nodes; it takes longer to find, and gains little on large patterns
 AFFORDABLE = 1e9  # multiplications per copy: a few seconds, and less than 1 GB of fill in a planar pattern
 
 
@@ -67,7 +68,7 @@ def eliminate_in(
     adjacent = _neighbours(n, edges)
     if order == "odd-even":
         return _rounds(adjacent)
-    price = None
+    price: Callable[[int], int] | None = None
     if order == "minimum fill":
         price = functools.partial(_fill, adjacent)
     elif weight is not None:
@@ -89,8 +90,8 @@ def _neighbours(n: int, edges: Sequence[tuple[int, int]]) -> list[set[int]]:
 def best_elimination(
     n: int, edges: Sequence[tuple[int, int]], weight: Sequence[int] | None = None
 ) -> tuple[Elimination, str]:
-    """The cheapest of the greedy orders, and its name; minimum fill is tried on graphs of up to 300 nodes."""
-    names = ["minimum degree"] + (["minimum fill"] if n <= 300 else [])
+    """The cheapest of the greedy orders, and its name; minimum fill is tried up to `MINIMUM_FILL_UP_TO` nodes."""
+    names = ["minimum degree"] + (["minimum fill"] if n <= MINIMUM_FILL_UP_TO else [])
     found = [(eliminate_in(n, edges, name, weight), name) for name in names]
     return min(found, key=lambda pair: pair[0].cost(weight))
 
@@ -203,9 +204,22 @@ class ScalarScheme:
 
     @cached_property
     def _found(self) -> tuple[Elimination, str]:
-        if self._order is None:
+        if self._order is not None:
+            return eliminate_in(self.n, self.edges, self._order), self._order
+        return self._cheap or best_elimination(self.n, self.edges)
+
+    @cached_property
+    def _cheap(self) -> tuple[Elimination, str] | None:
+        """The cheapest order if it takes at most `AFFORDABLE` multiplications per copy; gives up once it does not."""
+        if self.n <= MINIMUM_FILL_UP_TO:
             return best_elimination(self.n, self.edges)
-        return eliminate_in(self.n, self.edges, self._order), self._order
+        found = _greedy(_neighbours(self.n, self.edges), None, limit=AFFORDABLE)
+        return None if found is None else (found, "minimum degree")
+
+    @property
+    def affordable(self) -> bool:
+        """Whether a copy takes at most `AFFORDABLE` multiplications."""
+        return self._cheap is not None
 
     @property
     def elimination(self) -> Elimination:
@@ -233,16 +247,9 @@ class ScalarScheme:
         return self.n + len(self._slot)
 
     @cached_property
-    def edge_slots(self) -> np.ndarray:
+    def edge_slots(self) -> tuple[int, ...]:
         """The slot of every edge."""
-        return np.array([self.find(a, b) for a, b in self.edges], dtype=np.int64)
-
-    @cached_property
-    def affordable(self) -> bool:
-        """Whether a copy takes at most `AFFORDABLE` multiplications; found without finishing if it does not."""
-        if self.n <= 300 or len(self.edges) < self.n:
-            return True
-        return _greedy(_neighbours(self.n, self.edges), None, limit=AFFORDABLE) is not None
+        return tuple(self.find(a, b) for a, b in self.edges)
 
     @property
     def width(self) -> int:

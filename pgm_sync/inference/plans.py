@@ -23,6 +23,7 @@ from .structure import ElementGroup, Signatures
 CALL, STREAMED, GATHERED = 2.5e-6, 0.3e-9, 4e-9
 MULTIPLIED = 0.05e-9  # a multiplication inside a matrix product
 ROUND = 25 * CALL  # one round of `rounds`, both sweeps and the selected inverse
+NARROW = 4
 MOST_SIGNATURES = 8  # different matrices that a group may have, to be solved as so many dense ones
 LARGEST_SIGNATURE = 512  # rows
 
@@ -32,6 +33,7 @@ class GroupSolver(abc.ABC):
 
     name: str
     width: int  # the largest message, in numbers
+    cost: float  # multiplications, means and marginals
 
     @abc.abstractmethod
     def failed(self) -> int | None:
@@ -83,8 +85,9 @@ class LaneElimination(GroupSolver):
     def __init__(self, group: ElementGroup, problem: Problem):
         self.group, self.scheme = group, group.scheme
         self.width = self.scheme.width
+        self.cost = self.scheme.calls * _wide(group, problem)
         self.diagonal = group.site_rows.lanes(problem.system.diagonal)
-        edges = group.pair_rows.lanes(problem.system.pairs)
+        edges = group.coupling_lanes(problem.system.pairs)
         self.factor = elimination.factorise(self.scheme, self.diagonal, edges)
 
     def failed(self) -> int | None:
@@ -122,6 +125,7 @@ class RoundElimination(GroupSolver):
     def __init__(self, group: ElementGroup, problem: Problem, scheme: ScalarScheme):
         self.group, self.scheme = group, scheme
         self.width = scheme.width
+        self.cost = scheme.calls * _wide(group, problem)
         diagonal = group.site_rows.stacked(problem.system.diagonal).movedim(-2, 0)
         edges = group.pair_rows.stacked(problem.system.pairs)  # (edges, G)
         edges = edges.reshape(len(edges), *(1,) * (diagonal.ndim - 2), edges.shape[-1])
@@ -184,12 +188,15 @@ class SharedMatrices(GroupSolver):
         diagonal: Tensor,
         shift: Tensor | None,
         dtype: torch.dtype,
+        columns: int,
     ):
-        """`diagonal` is ``(*batch, n, S)``; `shift` ``(*batch)`` if the evidence adds it to all of the diagonal."""
+        """`diagonal` is ``(*batch, n, S)``; `shift` ``(*batch)`` if the evidence adds it to all of the diagonal;
+        `columns` is how many numbers eta has on the group."""
         self.group, self.signatures, self.dtype = group, signatures, dtype
         count = len(signatures.first)
         self.name = f"{count} dense {'matrix' if count == 1 else 'matrices'} that all elements share"
         self.width = group.scheme.n - 1
+        self.cost = float(diagonal.numel() * group.scheme.n**2 + group.scheme.n * columns)
         self._diagonal = diagonal.movedim(-1, -2)  # (*batch, S, n)
         self._shift = shift
         static = signatures.matrices
@@ -275,6 +282,8 @@ class BlockElimination:
         self.sizes = [len(s) for s in self.sites]
         later = structure.blocks.elimination.later
         self.width = max((sum(self.sizes[u] for u in own) for own in later), default=0)
+        batch = next(iter(problem.system.blocks.values())).shape[:-2].numel()
+        self.cost = structure.blocks.elimination.cost(self.sizes) * batch
         device = problem.system.eta.device
         self.index = [torch.from_numpy(s).to(device) for s in self.sites]
         self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks, failed)
@@ -327,16 +336,18 @@ def estimates(
 ) -> dict[str, tuple[float, Callable[[], GroupSolver | None]]]:
     """Estimated seconds of every plan, and how to run it; what runs may say that it cannot (None)."""
     scheme, system = group.scheme, problem.system
-    wide = group.copies * system.diagonal.shape[:-1].numel()
+    wide = _wide(group, problem)
     columns = group.copies * system.eta.shape[:-1].numel()
     found: dict[str, tuple[float, Callable[[], GroupSolver | None]]] = {}
     if scheme.n <= 20_000:
         seconds = scheme.calls * (CALL + wide * STREAMED)
         found["lanes"] = (seconds, lambda: LaneElimination(group, problem))
     if scheme.n >= 16:
-        order = min(
-            (scheme, scalar_scheme(scheme.n, scheme.edges, "odd-even")), key=lambda s: _in_rounds(s, wide)
-        )
+        order = scheme
+        if scheme.width <= NARROW:  # chains, rings, trees: few rounds are worth some fill
+            order = min(
+                (scheme, scalar_scheme(scheme.n, scheme.edges, "odd-even")), key=lambda s: _in_rounds(s, wide)
+            )
         found["rounds"] = (_in_rounds(order, wide), lambda: RoundElimination(group, problem, order))
     if 2 <= scheme.n <= LARGEST_SIGNATURE and not (
         system.diagonal.requires_grad or system.pairs.requires_grad
@@ -344,6 +355,11 @@ def estimates(
         seconds = 30 * CALL + (scheme.n * columns + scheme.n**2 * wide / group.copies) * scheme.n * MULTIPLIED
         found["shared"] = (seconds, lambda: shared_matrices(group, problem))
     return found
+
+
+def _wide(group: ElementGroup, problem: Problem) -> int:
+    """How many numbers an operation of the elimination is over."""
+    return group.copies * problem.system.diagonal.shape[:-1].numel()
 
 
 def _in_rounds(scheme: ScalarScheme, wide: int) -> float:
@@ -364,8 +380,7 @@ def shared_matrices(group: ElementGroup, problem: Problem) -> SharedMatrices | N
     unary = group.site_rows.stacked(system.unary)  # (*batch, n, G)
     own = unary.index_select(-1, signatures.first)
     if len(signatures.first) == 1:
-        low, high = unary.aminmax(dim=-1)
-        same = bool((low == high).all())
+        same = bool((unary.amin(-1) == unary.amax(-1)).all())
     else:
         same = bool((own.index_select(-1, signatures.label) == unary).all())
     if not same:
@@ -373,9 +388,9 @@ def shared_matrices(group: ElementGroup, problem: Problem) -> SharedMatrices | N
     flat = own.flatten(-2)
     uniform = bool((flat == flat[..., :1]).all())
     static = signatures.matrices.diagonal(dim1=-2, dim2=-1).mT  # (n, S)
-    return SharedMatrices(
-        group, signatures, own.double() + static, flat[..., 0] if uniform else None, system.diagonal.dtype
-    )
+    shift = flat[..., 0] if uniform else None
+    columns = system.eta.shape[:-1].numel() * group.sites.size
+    return SharedMatrices(group, signatures, own.double() + static, shift, system.diagonal.dtype, columns)
 
 
 def _signatures(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +19,14 @@ from .sites import Sites
 class Info(NamedTuple):
     """How a posterior was computed."""
 
-    method: str  # what ran: "exact", "dense"
+    method: str  # what ran: "exact", "dense", "cg" or "gbp"
     plan: str  # how
     reason: str  # why
     components: int  # independent parts of the graph, counted in elements
     groups: int  # patterns of per-element components
     blocks: int  # blocks of the block elimination
     width: int  # sites in the largest message (pattern positions, or block rows)
+    cost: float  # multiplications: the estimate of an elimination, the count of an iteration
     residual: float  # |Lambda mean - eta| / |eta|
     variances_exact: bool
 
@@ -66,6 +67,9 @@ class Solution(NamedTuple):
     plan: str  # what ran
     width: int  # numbers in the largest message
     exact: bool  # whether variances and entries are exact
+    cost: float  # multiplications, estimated before or counted while it ran
+    trace: tuple[float, ...] = ()  # residuals of an iteration
+    state: Any = None  # what a later inference that starts from this one may use again
 
 
 class Posterior:
@@ -93,6 +97,11 @@ class Posterior:
     def info(self) -> Info:
         """What ran and why; computes the residual when first read."""
         return self._describe()
+
+    @property
+    def trace(self) -> tuple[float, ...]:
+        """Residuals of an iterative plan, the first before any step; empty for the others."""
+        return self._solution.trace
 
     @cached_property
     def _site_variance(self) -> Tensor:

@@ -40,7 +40,7 @@ def factorise(scheme: ScalarScheme, steps: list[Steps], diagonal: Tensor, edges:
     values = diagonal.new_zeros(scheme.slots, *diagonal.shape[1:])
     values = values.index_copy(0, torch.arange(scheme.n, device=values.device), diagonal)
     if len(scheme.edge_slots):
-        slots = torch.from_numpy(scheme.edge_slots).to(values.device)
+        slots = torch.tensor(scheme.edge_slots, device=values.device)
         values = values.index_copy(0, slots, edges.expand(len(slots), *values.shape[1:]))
     for step in steps:
         if not len(step.column):

@@ -99,6 +99,6 @@ def shared_sites(graph: FactorGraph) -> Sites:
     starts = {
         name: int(own[0])
         for name, own in where.items()
-        if len(own) and torch.equal(own, torch.arange(own[0], own[0] + len(own)))
+        if len(own) and torch.equal(own, int(own[0]) + torch.arange(len(own)))
     }
     return Sites(where, int(labels.max()) + 1 if size else 0, shapes, starts)

@@ -81,7 +81,23 @@ class ElementGroup:
         self.pairs = pairs  # (edges, G), which of the plan's coupled pairs sits on each edge of the pattern
         self.scheme = scalar_scheme(n, edges)
         self.site_rows, self.pair_rows = Rows(sites), Rows(pairs)
+        self._couplings: tuple[Tensor | None, list[Tensor]] = (None, [])
         self.signatures: dict[torch.device, Signatures | None] = {}  # filled where they are of use
+
+    def coupling_lanes(self, pairs: Tensor) -> list[Tensor]:
+        """What is on each edge of the pattern, ``(G)``, or ``(1)`` where all copies have the same."""
+        if pairs.requires_grad:
+            return self.pair_rows.lanes(pairs)
+        if (
+            self._couplings[0] is not pairs
+        ):  # the constants of a plan are one tensor for all of its inferences
+            lanes = self.pair_rows.lanes(pairs)
+            alike = [bool((lane == lane[:1]).all()) for lane in lanes]
+            self._couplings = (
+                pairs,
+                [lane[:1] if same else lane for lane, same in zip(lanes, alike, strict=True)],
+            )
+        return self._couplings[1]
 
     @property
     def copies(self) -> int:

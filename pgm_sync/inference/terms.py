@@ -156,8 +156,8 @@ def _index_term(precision: Tensor, eta: Tensor, log_scale: Tensor, ends: list[Te
             both, value = both[apart], value[apart]
         pairs.append(both)
         couplings.append(value)
-    parts = (where, every, etas, pairs, couplings)
-    return ElementTerm(*(torch.cat(part) for part in parts), log_scale)
+    sums = (torch.cat(where), torch.cat(every), torch.cat(etas))
+    return ElementTerm(*sums, torch.cat(pairs), torch.cat(couplings), log_scale)
 
 
 def _sparse_term(

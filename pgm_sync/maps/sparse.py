@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.sparse import coo_array
 from torch import Tensor
 
 from ..errors import NotFiniteError, ShapeError
@@ -92,9 +93,9 @@ def sparse_entries(map: LinearMap) -> tuple[Tensor, Tensor, Tensor] | None:
         if outer is None or inner is None:
             return None
         parts = [
-            torch.sparse_coo_tensor(torch.stack([rows, columns]), values, (m.out_size, m.in_size))
+            coo_array((values.numpy(), (rows.numpy(), columns.numpy())), shape=(m.out_size, m.in_size))
             for (rows, columns, values), m in ((outer, map.outer), (inner, map.inner))
         ]
-        product = torch.sparse.mm(*parts).coalesce()
-        return product.indices()[0], product.indices()[1], product.values()
+        product = (parts[0] @ parts[1]).tocoo()
+        return tuple(torch.as_tensor(part) for part in (*product.coords, product.data))  # type: ignore[return-value]
     return None

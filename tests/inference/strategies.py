@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pgm_sync.gaussian import Gaussian
 from pgm_sync.graph import FactorGraph
-from pgm_sync.maps import DCT, Crop, Mask, Permutation
+from pgm_sync.maps import DCT, Crop, Mask, Permutation, SparseMap
 from pgm_sync.potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood
 
 SHAPE = (2, 3)
@@ -57,6 +57,10 @@ def potential_and_maps(kind, generator):
             for _ in masks
         ]
         return Attraction(number(0.1, 2)), [Mask(SHAPE, m) for m in masks]
+    if kind == "sparse":  # two entries per row, as bilinear look-ups have four
+        indices = torch.stack([torch.arange(4).repeat(2), torch.randint(0, SIZE, (8,), generator=generator)])
+        views = [SparseMap(SHAPE, (4,), indices, torch.rand(8, generator=generator)) for _ in range(2)]
+        return Attraction(number(0.1, 2)), views
     if kind == "features":
         return JointGaussian(None, covariance(4, generator)), [DCT(SHAPE, 2), DCT(SHAPE, 2)]
     if kind == "feature pull":
@@ -66,7 +70,9 @@ def potential_and_maps(kind, generator):
     return JointGaussian(torch.randn(2 * SIZE, generator=generator), covariance(2 * SIZE, generator)), None
 
 
-KINDS = ["correlation", "attraction", "permuted", "masked", "features", "feature pull", "joint", "equality"]
+KINDS = [
+    "correlation", "attraction", "permuted", "masked", "sparse", "features", "feature pull", "joint", "equality",
+]  # fmt: skip
 
 
 @st.composite

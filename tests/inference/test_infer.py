@@ -293,8 +293,8 @@ def test_bad_graphs_and_methods():
     graph = ps.chain_graph(2, (2, 2), ps.Correlation(0.1))
     with pytest.raises(ParameterError, match="method='fast' is not one of"):
         ps.infer(graph, method="fast")
-    with pytest.raises(UnsupportedError, match="method='gbp' does not exist yet"):
-        ps.infer(graph, method="gbp")
+    with pytest.raises(ParameterError, match="'damping' is no option of method='exact'; it has: start"):
+        ps.infer(graph, method="exact", damping=0.5)
     graph.add_factor("same", [0, 1], ps.Equality(), maps=[ps.DCT((2, 2), 2), ps.DCT((2, 2), 2)])
     with pytest.raises(UnsupportedError, match="Equality through a DCT"):
         ps.infer(graph, {0: (0.0, 1.0), 1: (0.0, 1.0)})

@@ -1,0 +1,250 @@
+"""Every exact plan, forced, against the dense solve; and the orders, the sparse maps and the shared matrices."""
+
+from __future__ import annotations
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pgm_sync as ps
+from pgm_sync.inference import dense_joint, elimination, plans
+from pgm_sync.inference.exact import eliminate
+from pgm_sync.inference.ordering import ORDERS, ScalarScheme, eliminate_in
+from pgm_sync.inference.problem import pose
+from pgm_sync.maps import SparseMap, sparse_entries
+
+from .strategies import graphs_with_evidence, networks
+from .test_infer import close
+
+ELEMENTWISE = ["correlation", "attraction", "permuted", "masked", "sparse", "equality"]
+
+
+def forced(name):
+    """A `group_solver` that takes one plan wherever it can."""
+
+    def choose(group, problem):
+        if name == "rounds":
+            scheme = plans.scalar_scheme(group.scheme.n, group.scheme.edges, "odd-even")
+            return plans.RoundElimination(group, problem, scheme)
+        shared = plans.shared_matrices(group, problem) if name == "shared" else None
+        return shared or plans.LaneElimination(group, problem)
+
+    return choose
+
+
+@pytest.mark.parametrize("name", ["lanes", "rounds", "shared"])
+@given(case=graphs_with_evidence(kinds=ELEMENTWISE))
+def test_every_plan_equals_the_dense_solve(name, case):
+    graph, evidence = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pgm_sync.inference.exact.group_solver", forced(name))
+        exact = ps.infer(graph, evidence, method="exact")
+        dense = ps.infer(graph, evidence, method="dense")
+        close(exact.log_evidence, dense.log_evidence)
+        for node in graph.variables:
+            close(exact.mean[node], dense.mean[node])
+            close(exact.variance[node], dense.variance[node])
+        for a, b in itertools.combinations(graph.variables, 2):
+            close(exact.covariance(a, b), dense.covariance(a, b))
+
+
+@pytest.mark.parametrize("name", ["lanes", "rounds", "shared", "blocks"])
+def test_the_root_gives_the_covariance(name, monkeypatch):
+    """W W' = Lambda^{-1}, column by column, for every plan."""
+    graph = ps.ring_graph(5, (2,), ps.Correlation(0.4))
+    evidence = dict.fromkeys(range(5), (0.0, 1.5))
+    if name == "blocks":
+        evidence[0] = ps.Gaussian(
+            1.5 * torch.eye(2).double(), torch.zeros(2).double(), torch.zeros(()).double()
+        )
+    else:
+        monkeypatch.setattr("pgm_sync.inference.exact.group_solver", forced(name))
+    solution = eliminate(pose(graph, evidence))
+    half = solution.root(torch.eye(10).double())  # rows are W e_k
+    covariance = torch.linalg.inv(dense_joint(graph, evidence).precision)
+    close(half.T @ half, covariance, 1e-12)
+    close(solution.solve(torch.eye(10).double()), covariance, 1e-12)
+
+
+@given(case=networks(), order=st.sampled_from(ORDERS))
+def test_orders_are_perfect_elimination_schemes_of_a_chordal_graph(case, order):
+    """With the fill added, networkx must find the graph chordal; and fill is what `later` says and no more."""
+    network, _ = case
+    found = eliminate_in(len(network), list(network.edges), order)
+    assert sorted(found.order) == list(range(len(network)))
+    filled = nx.Graph(network)
+    filled.remove_edges_from(nx.selfloop_edges(network))
+    filled.add_edges_from((v, u) for v, later in zip(found.order, found.later, strict=True) for u in later)
+    assert nx.is_chordal(filled)
+    place = {v: k for k, v in enumerate(found.order)}
+    for v, later in zip(found.order, found.later, strict=True):
+        assert set(later) == {u for u in filled[v] if place[u] > place[v]}
+
+
+def test_a_chain_takes_logarithmically_many_rounds():
+    scheme = ScalarScheme(1024, tuple((k, k + 1) for k in range(1023)), "odd-even")
+    assert len(scheme.rounds) <= 12
+    assert scheme.width == 2
+
+
+@pytest.mark.parametrize(("network", "width"), [
+    (nx.path_graph(9), 1), (nx.cycle_graph(9), 2), (nx.complete_graph(6), 5), (nx.balanced_tree(3, 3), 1),
+    (nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4)), 4),
+], ids=["chain", "cycle", "K6", "tree", "grid"])  # fmt: skip
+def test_widths_are_the_treewidths_known_in_closed_form(network, width):
+    assert ScalarScheme(len(network), tuple(network.edges)).width == width
+
+
+def blend(rows, columns, generator):
+    """A random map with two entries per row, one row with an entry listed twice."""
+    index = torch.randint(0, columns, (2, rows), generator=generator)
+    i = torch.arange(rows).repeat(2)
+    return SparseMap(
+        (columns,), (rows,), torch.stack([i, index.flatten()]), torch.rand(2 * rows, generator=generator)
+    )
+
+
+def test_sparse_maps_and_their_compositions_list_their_entries():
+    generator = torch.Generator().manual_seed(0)
+    outer, inner = blend(4, 6, generator), blend(6, 5, generator)
+    for m in (outer, outer @ inner, outer @ ps.Permutation((6,), torch.randperm(6, generator=generator))):
+        rows, columns, values = sparse_entries(m)
+        dense = scipy.sparse.coo_array(
+            (values.numpy(), (rows.numpy(), columns.numpy())), shape=(m.out_size, m.in_size)
+        )
+        assert np.allclose(dense.toarray(), m.dense().numpy(), atol=1e-7)
+    assert sparse_entries(ps.DCT((4,), 2)) is None
+
+
+def test_views_of_a_texture_through_sparse_maps():
+    """A hidden canvas seen by three warped views: no block, and the dense answer."""
+    generator = torch.Generator().manual_seed(0)
+    graph = ps.FactorGraph()
+    graph.add_variable("texture", (12,))
+    evidence = {}
+    for k in range(3):
+        graph.add_trajectory(k, (10,))
+        graph.add_factor(f"view {k}", ["texture", k], ps.Attraction(2.0), [blend(10, 12, generator), None])
+        evidence[k] = (torch.randn(2, 10, generator=generator).double(), 1.0)
+    graph.add_factor("prior", ["texture"], ps.Evidence(0.0, 0.1))
+    exact, dense = ps.infer(graph, evidence), ps.infer(graph, evidence, method="dense")
+    assert exact.info.blocks == 0
+    close(exact.mean["texture"], dense.mean["texture"], 1e-12)
+    close(exact.variance[1], dense.variance[1], 1e-12)
+    close(exact.log_evidence, dense.log_evidence, 1e-12)
+
+
+def test_a_shared_matrix_is_used_where_all_elements_agree_and_only_there():
+    graph = ps.complete_graph(4, (64,), ps.Correlation(0.2))
+    plan = ps.compile(graph)
+    mean = torch.randn(5, 64).double()
+    same = ps.infer(plan, dict.fromkeys(range(4), (mean, 2.0)))
+    assert "1 dense matrix that all elements share" in same.info.plan
+    levels = torch.linspace(0.5, 3, 5).double()[:, None]
+    batched = ps.infer(plan, {k: (mean, levels + k) for k in range(4)})
+    assert "share" in batched.info.plan
+    different = ps.infer(plan, {k: (mean, 1 + torch.rand(64).double()) for k in range(4)})
+    assert "share" not in different.info.plan
+    dense = ps.infer(plan, {k: (mean, levels + k) for k in range(4)}, method="dense")
+    close(batched.mean[1], dense.mean[1], 1e-12)
+    close(batched.variance[3], dense.variance[3], 1e-12)
+
+
+def test_one_matrix_per_mask_signature(monkeypatch):
+    monkeypatch.setattr("pgm_sync.inference.exact.group_solver", forced("shared"))
+    mask = torch.zeros(200, dtype=torch.bool)
+    mask[:90] = True
+    graph = ps.chain_graph(2, (200,), ps.Correlation(0.5))
+    graph.add_trajectory(2, (90,))
+    # element k < 90 of node 1 meets element k of node 2, so the components are of two patterns; a strength that
+    # differs by element makes two signatures in one of them
+    graph.add_factor(
+        "masked",
+        [1, 2],
+        ps.Attraction(torch.where(torch.arange(90) < 40, 1.0, 3.0)),
+        [ps.Mask((200,), mask), None],
+    )
+    evidence = {0: (torch.randn(200).double(), 1.5), 1: (0.0, 1.0), 2: (1.0, 1.0)}
+    exact, dense = ps.infer(graph, evidence), ps.infer(graph, evidence, method="dense")
+    assert (
+        exact.info.plan == "1 dense matrix that all elements share; 2 dense matrices that all elements share"
+    )
+    for node in range(3):
+        close(exact.mean[node], dense.mean[node], 1e-12)
+        close(exact.variance[node], dense.variance[node], 1e-12)
+    close(exact.log_evidence, dense.log_evidence, 1e-12)
+
+
+def test_factors_are_reused_when_only_eta_changes():
+    graph = ps.grid_graph(3, 3, (4,), ps.Attraction(1.0))
+    plan = ps.compile(graph)
+    precision = {name: 1 + torch.rand(4).double() for name in graph.trajectories}
+    first = ps.infer(plan, {n: (torch.randn(4).double(), p) for n, p in precision.items()})
+    evidence = {n: (torch.randn(4).double(), p) for n, p in precision.items()}
+    second = ps.infer(plan, evidence, start=first)
+    assert second.info.plan.endswith("factors reused")
+    name = graph.trajectories[4]
+    assert torch.equal(second.mean[name], ps.infer(plan, evidence).mean[name])
+    evidence[name] = (evidence[name][0], 9.0)
+    third = ps.infer(plan, evidence, start=second)
+    assert not third.info.plan.endswith("factors reused")
+    close(third.mean[name], ps.infer(graph, evidence, method="dense").mean[name], 1e-12)
+
+
+def test_half_precision_evidence_is_solved_in_the_dtype_of_the_plan():
+    graph = ps.grid_graph(3, 3, (8,), ps.Correlation(0.3))
+    means = {n: torch.randn(2, 8, dtype=torch.float16) for n in graph.trajectories}
+    plan = ps.compile(graph, dtype=torch.float32)
+    single = ps.infer(plan, {n: (m, 1.5) for n, m in means.items()})
+    exact = ps.infer(graph, {n: (m.double(), 1.5) for n, m in means.items()})
+    for name in graph.trajectories:
+        assert single.mean[name].dtype == torch.float32
+        close(single.mean[name].double(), exact.mean[name], 1e-6)
+
+
+def test_the_lanes_trace_without_a_break():
+    """torch.compile with fullgraph refuses any data-dependent control flow."""
+    scheme = ScalarScheme(4, ((0, 1), (1, 2), (2, 3), (0, 3)))
+    scheme.pivots, scheme.edge_slots  # noqa: B018  # the symbolic part is not to be traced
+
+    def marginals(diagonal, edges, eta):
+        factor = elimination.factorise(scheme, list(diagonal), list(edges))
+        inverse = elimination.selected_inverse(scheme, factor)
+        return elimination.solve(scheme, factor, list(eta)) + [inverse[k] for k in range(4)]
+
+    diagonal, edges, eta = 4 + torch.rand(4, 7), -torch.rand(4, 7), torch.randn(4, 7)
+    compiled = torch.compile(marginals, backend="eager", fullgraph=True)
+    for ours, traced in zip(marginals(diagonal, edges, eta), compiled(diagonal, edges, eta), strict=True):
+        close(ours, traced, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["lanes", "rounds", "auto"])
+def test_gradients_of_every_plan(name, monkeypatch):
+    graph = ps.ring_graph(4, (2,), ps.Attraction(1.0))
+    if name != "auto":
+        monkeypatch.setattr("pgm_sync.inference.exact.group_solver", forced(name))
+    names = graph.trajectories
+
+    def quantities(mean, precision):
+        posterior = ps.infer(graph, {n: (mean * (k + 1), precision + 1) for k, n in enumerate(names)})
+        return posterior.mean[0], posterior.variance[1], posterior.covariance(0, 2), posterior.log_evidence
+
+    mean = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    precision = torch.rand(2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(quantities, (mean, precision))
+
+
+def test_gradients_reach_the_potentials():
+    def mean_and_evidence(strength):
+        graph = ps.chain_graph(3, (2,), ps.Attraction(strength))
+        posterior = ps.infer(graph, {0: (1.0, 1.0), 1: (0.0, 0.5), 2: (-2.0, 1.0)})
+        return posterior.mean[1], posterior.variance[1], posterior.log_evidence
+
+    strength = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mean_and_evidence, (strength,))
