@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         star_graph,
         wide_canvas,
     )
-    from .inference import Plan, Posterior, compile, infer
+    from .inference import Elements, Plan, Posterior, compile, infer
     from .inspection.correlations import CorrelationTable, correlations
     from .learning import fit
     from .levels import NoiseLevel
@@ -61,6 +61,7 @@ __all__ = [
     "DenoisedPosterior",
     "Denoiser",
     "DiffusersDenoiser",
+    "Elements",
     "EmpiricalDenoiser",
     "Equality",
     "Evidence",
@@ -116,7 +117,7 @@ _MODULES = {
         "FactorGraph chain_graph complete_graph from_trajectory_graph grid_graph ring_graph "
         "star_graph wide_canvas"
     ),
-    "inference": "Plan Posterior compile infer",
+    "inference": "Elements Plan Posterior compile infer",
     "inspection.correlations": "CorrelationTable correlations",
     "learning": "fit",
     "levels": "NoiseLevel",

@@ -2,7 +2,8 @@
 
 from .compile import Plan, compile
 from .dense import dense_joint
+from .evidence import Elements
 from .infer import infer
 from .posterior import Info, Posterior
 
-__all__ = ["Info", "Plan", "Posterior", "compile", "dense_joint", "infer"]
+__all__ = ["Elements", "Info", "Plan", "Posterior", "compile", "dense_joint", "infer"]

@@ -197,12 +197,14 @@ def _add_up(terms: list[ElementTerm], size: int) -> tuple[np.ndarray, Constants]
 
 def describe(graph: FactorGraph) -> tuple[Any, ...]:
     """What a plan depends on: nodes, scopes, and the potential and map objects themselves (by identity)."""
-    variables = tuple((name, graph.nodes[name]["kind"], graph.shape(name)) for name in graph.variables)
-    factors = tuple(
-        (factor, tuple(graph.scope(factor)), graph.potential(factor), graph.nodes[factor]["maps"])
-        for factor in graph.factors
+    what = ("kind", "shape", "potential", "maps")
+    nodes = tuple((name, *map(data.get, what)) for name, data in graph.nodes(data=True))
+    ends = tuple(
+        tuple((end, data.get("position")) for end, data in graph.adj[name].items())
+        for name, kind, *_ in nodes
+        if kind == "factor"
     )
-    return variables, factors
+    return nodes, ends
 
 
 def as_plan(graph: FactorGraph | Plan) -> Plan:

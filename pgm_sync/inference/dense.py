@@ -13,13 +13,13 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import full_covariance, node_marginal
 from ..potentials import Likelihood
 from ..potentials.base import StructuralPotential
-from .evidence import read_evidence
+from .evidence import Elements, read_evidence
 from .sites import Sites, shared_sites
 
 
 def dense_joint(
     graph: FactorGraph,
-    evidence: Mapping[Name, Any] | None = None,
+    evidence: Mapping[Name, Any] | Elements | None = None,
     sites: Sites | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,

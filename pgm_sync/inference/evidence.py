@@ -18,6 +18,16 @@ from .sites import Sites
 from .terms import JointTerm, joint_term
 
 
+class Elements(NamedTuple):
+    """Evidence about every element of every node at once, nodes flattened and side by side in insertion order.
+
+    What ``{name: (mean, precision)}`` says, without a Python loop over nodes: for graphs of many small nodes.
+    """
+
+    mean: Tensor  # (*batch, elements)
+    precision: Tensor  # broadcastable to (*batch, elements), 0 where nothing is known
+
+
 class Unary(NamedTuple):
     """What the evidence says about each site by itself."""
 
@@ -29,7 +39,7 @@ class Unary(NamedTuple):
 def read_evidence(
     graph: FactorGraph,
     sites: Sites,
-    evidence: Mapping[Name, Any] | None,
+    evidence: Mapping[Name, Any] | Elements | None,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> tuple[Unary, list[JointTerm], tuple[Name, ...]]:
@@ -40,6 +50,11 @@ def read_evidence(
     Raises UnknownNameError, ShapeError, DtypeError, DeviceError, ParameterError (negative precision),
     NotFiniteError.
     """
+    if isinstance(evidence, Elements):
+        every = "all elements"
+        dtype, device = _common({every: tuple(evidence)}, dtype, device)
+        pair = _shaped_pair(tuple(evidence), every, (len(sites.elements),), dtype, device)
+        return _unary(sites, *pair, {every: evidence}), [], ()
     evidence = dict(evidence or {})
     dtype, device = _common(evidence, dtype, device)
     pairs: dict[Name, tuple[Tensor, Tensor]] = {}
@@ -57,17 +72,14 @@ def read_evidence(
             names.append(name)
         else:
             pairs[name] = _shaped_pair(value, name, graph.shape(name), dtype, device)
-    return _unary(sites, pairs, evidence, dtype, device), joints, tuple(names)
+    mean, precision = _side_by_side(sites, pairs, dtype, device)
+    return _unary(sites, mean, precision, {name: evidence[name] for name in pairs}), joints, tuple(names)
 
 
-def _unary(
-    sites: Sites,
-    pairs: dict[Name, tuple[Tensor, Tensor]],
-    given: Mapping[Name, Any],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Unary:
-    """All elements of all nodes side by side, checked in one pass, then merged where sites are shared."""
+def _side_by_side(
+    sites: Sites, pairs: dict[Name, tuple[Tensor, Tensor]], dtype: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    """Means and precisions of all elements of all nodes, zero where there is no evidence."""
     zero = torch.zeros(1, dtype=dtype, device=device)
     missing = (zero, zero)
     columns = []
@@ -77,13 +89,15 @@ def _unary(
             pairs.get(name, missing)[k].expand(*batch, len(index)) for name, index in sites.index.items()
         ]
         columns.append(torch.cat(parts, -1))
-    mean, precision = columns
-    _common_batch(
-        {"the means": mean.shape[:-1], "the precisions": precision.shape[:-1]}, "mean and precision"
-    )
+    return columns
+
+
+def _unary(sites: Sites, mean: Tensor, precision: Tensor, given: Mapping[Name, Any]) -> Unary:
+    """Evidence of all elements, checked in one pass, then merged where sites are shared."""
+    _common_batch({"the means": mean.shape[:-1], "the precisions": precision.shape[:-1]}, "mean and precision")
     if not _fine(mean, precision):
-        for name in pairs:
-            own = [torch.as_tensor(part) for part in given[name]]
+        for name, value in given.items():
+            own = [torch.as_tensor(part) for part in value]
             require_finite(own[0], f"evidence mean for {name!r}")
             require_finite(own[1], f"evidence precision for {name!r}")
             if bool((own[1] < 0).any()):
@@ -95,7 +109,7 @@ def _unary(
         if not sites.merged:
             return values
         total = values.new_zeros(*values.shape[:-1], sites.size)
-        return total.index_add(-1, sites.elements.to(device), values)
+        return total.index_add(-1, sites.elements.to(values.device), values)
 
     return Unary(on_sites(precision), on_sites(mean * precision), lambda: log_scale(mean, precision).sum(-1))
 

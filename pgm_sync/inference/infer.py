@@ -11,6 +11,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from .compile import Plan
 from .conjugate_gradient import conjugate_gradient
 from .dense import dense_joint
+from .evidence import Elements
 from .exact import eliminate, solve_dense
 from .posterior import Info, Posterior, Solution
 from .problem import Problem, pose, residual
@@ -21,7 +22,7 @@ METHODS = ("auto", "exact", "dense", "cg")
 
 def infer(
     graph: FactorGraph | Plan,
-    evidence: Mapping[Name, Any] | None = None,
+    evidence: Mapping[Name, Any] | Elements | None = None,
     method: str = "auto",
     *,
     start: Posterior | None = None,
@@ -31,8 +32,9 @@ def infer(
 
     `evidence` is ``{name: (mean, precision)}``: the unary Gaussian N(mean, 1/precision), both broadcastable to
     ``(*batch, *shape)``; or ``{name: Gaussian}`` over the flattened elements of a node, or over the scope of a
-    `Likelihood` factor. dtype and device of the evidence decide those of the result (float64 without any).
-    `graph` may be a plan from `compile`, which saves the analysis when only evidence changes.
+    `Likelihood` factor; or an `Elements` about everything at once. dtype and device of the evidence decide those of
+    the result (float64 without any). `graph` may be a plan from `compile`, which saves the analysis when only evidence
+    changes.
 
     method:
 
@@ -108,7 +110,7 @@ def _choose(structure: Structure) -> tuple[str, str]:
     return "exact", "; ".join(parts)
 
 
-def _dense(evidence: Mapping[Name, Any] | None) -> Callable[[Problem], Solution]:
+def _dense(evidence: Mapping[Name, Any] | Elements | None) -> Callable[[Problem], Solution]:
     def run(problem: Problem) -> Solution:
         plan = problem.plan
         return solve_dense(problem, dense_joint(plan.graph, evidence, plan.sites, plan.dtype, plan.device))

@@ -103,6 +103,21 @@ class Posterior:
         """Residuals of an iterative plan, the first before any step; empty for the others."""
         return self._solution.trace
 
+    @property
+    def element_mean(self) -> Tensor:
+        """Means of all elements of all nodes, side by side in insertion order, ``(*batch, elements)``."""
+        return self._elements(self._solution.mean)
+
+    @property
+    def element_variance(self) -> Tensor:
+        """Variances of all elements of all nodes, as `element_mean`."""
+        return self._elements(self._site_variance)
+
+    def _elements(self, values: Tensor) -> Tensor:
+        if not self._sites.merged:
+            return values
+        return values.index_select(-1, self._sites.elements.to(values.device))
+
     @cached_property
     def _site_variance(self) -> Tensor:
         return self._solution.variance()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..graph.factor_graph import FactorGraph, Name
 from . import block
 from .compile import Plan, System, as_plan
-from .evidence import read_evidence
+from .evidence import Elements, read_evidence
 from .structure import Structure
 
 
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     system: System
 
 
-def pose(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | None = None) -> Problem:
+def pose(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None) -> Problem:
     """The problem of a graph, or of its plan, under `evidence`; errors as in `infer`."""
     plan = as_plan(graph)
     unary, matrices, named = read_evidence(plan.graph, plan.sites, evidence, plan.dtype, plan.device)

@@ -7,6 +7,7 @@ under the "odd-even" order.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -47,44 +48,59 @@ def factorise(scheme: ScalarScheme, steps: list[Steps], diagonal: Tensor, edges:
             continue
         raw = values.index_select(0, step.column)
         scaled = raw / values.index_select(0, step.pivots).index_select(0, step.of)
-        values.index_add_(0, step.target, scaled[step.first] * raw[step.second], alpha=-1)
+        _subtract_(values, step.target, scaled[step.first] * raw[step.second])
         values.index_copy_(0, step.column, scaled)
     return values
 
 
 def solve(scheme: ScalarScheme, steps: list[Steps], factor: Tensor, right: Tensor) -> Tensor:
     """Solution of ``Lambda x = right`` for ``right (n, *batch, G)``."""
-    x = right.clone()
+    x = right.clone(memory_format=torch.contiguous_format)
     for step in steps:
         if len(step.column):
             sent = factor[step.column] * x[step.pivots[step.of]]
-            x.index_add_(0, step.to, sent, alpha=-1)
-    return _backward(steps, factor, x / factor[: scheme.n])
+            _subtract_(x, step.to, sent)
+    return _backward(steps, factor, (x / factor[: scheme.n]).contiguous())
 
 
 def root(scheme: ScalarScheme, steps: list[Steps], factor: Tensor, white: Tensor) -> Tensor:
     """``L^{-T} D^{-1/2} white``: samples with covariance ``Lambda^{-1}``."""
-    return _backward(steps, factor, white * factor[: scheme.n].rsqrt())
+    return _backward(steps, factor, (white * factor[: scheme.n].rsqrt()).contiguous())
 
 
 def _backward(steps: list[Steps], factor: Tensor, x: Tensor) -> Tensor:
     for step in reversed(steps):
         if len(step.column):
-            x.index_add_(0, step.pivots[step.of], factor[step.column] * x[step.to], alpha=-1)
+            _subtract_(x, step.pivots[step.of], factor[step.column] * x[step.to])
     return x
 
 
 def selected_inverse(scheme: ScalarScheme, steps: list[Steps], factor: Tensor) -> Tensor:
     """Entries of the inverse on the filled pattern (Takahashi): ``(slots, *batch, G)``, variances on 0 .. n-1."""
-    inverse = torch.zeros_like(factor)
+    zero = functools.partial(torch.zeros_like, memory_format=torch.contiguous_format)
+    inverse = zero(factor)
     for step in reversed(steps):
         variance = factor[step.pivots].reciprocal()
         if len(step.column):
             lower = factor[step.column]
-            cross = torch.zeros_like(lower).index_add(
-                0, step.left, inverse[step.between] * lower[step.right], alpha=-1
-            )
-            variance = variance.index_add(0, step.of, lower * cross, alpha=-1)
+            cross = _subtract_(zero(lower), step.left, inverse[step.between] * lower[step.right])
+            # not in place: the derivative of the reciprocal is read from its value
+            variance = variance + _subtract_(zero(variance), step.of, lower * cross)
             inverse.index_copy_(0, step.column, cross)
         inverse.index_copy_(0, step.pivots, variance)
     return inverse
+
+
+def _subtract_(total: Tensor, index: Tensor, parts: Tensor) -> Tensor:
+    """``total[index[k]] -= parts[k]`` in place, for rows of any shape.
+
+    torch adds rows of more than one number one call at a time, which costs more than the numbers of a narrow row; a
+    list of single numbers it adds in one loop.
+    """
+    width = total[0].numel()
+    if width > 32:
+        return total.index_add_(0, index, parts, alpha=-1)
+    if width > 1:
+        index = (index[:, None] * width + torch.arange(width, device=index.device)).flatten()
+    total.view(-1).index_add_(0, index, parts.reshape(-1), alpha=-1)
+    return total

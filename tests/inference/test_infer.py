@@ -188,6 +188,24 @@ def test_batches_are_loops():
         close(together.log_evidence[i, j], alone.log_evidence, 1e-12)
 
 
+@given(graphs_with_evidence(kinds=["correlation", "equality", "masked"]))
+def test_elements_say_what_a_dictionary_says(case):
+    graph, evidence = case
+    evidence = {n: value for n, value in evidence.items() if not isinstance(value, ps.Gaussian)}
+    pairs = {name: evidence.get(name, (torch.zeros(2, 3).double(), 150.0)) for name in graph.trajectories}
+    batch = torch.broadcast_shapes(*(mean.shape[:-2] for mean, _ in pairs.values()))
+    mean = torch.cat([mean.expand(*batch, 2, 3).flatten(-2) for mean, _ in pairs.values()], -1)
+    precision = torch.cat(
+        [torch.as_tensor(p).double().expand(*batch, 2, 3).flatten(-2) for _, p in pairs.values()], -1
+    )
+    for a, b in ((ps.infer(graph, ps.Elements(mean, precision)), ps.infer(graph, pairs)),):
+        close(a.element_mean, torch.cat([b.mean[n].flatten(-2) for n in graph.trajectories], -1), 1e-12)
+        close(
+            a.element_variance, torch.cat([b.variance[n].flatten(-2) for n in graph.trajectories], -1), 1e-12
+        )
+        close(a.log_evidence, b.log_evidence, 1e-12)
+
+
 def test_single_precision_is_single_precision():
     graph = ps.grid_graph(3, 3, (4,), ps.Correlation(0.3))
     means = {name: torch.randn(6, 4) for name in graph.trajectories}
@@ -269,6 +287,8 @@ def test_potentials_that_are_too_strong_together(method):
 
 
 @pytest.mark.parametrize(("evidence", "error", "message"), [
+    (ps.Elements(torch.zeros(7), 1.0), ShapeError, r"'all elements' has shape \(7,\), .* \(\*batch, 12\)"),
+    (ps.Elements(torch.zeros(12), -torch.ones(12)), ParameterError, "precision for 'all elements' is negative"),
     ({"nobody": (0.0, 1.0)}, UnknownNameError, "'nobody', which is not in the graph"),
     ({0: (0.0, -1.0)}, ParameterError, "precision for 0 is negative"),
     ({0: (float("nan"), 1.0)}, NotFiniteError, "evidence mean for 0 has 1 NaN"),
