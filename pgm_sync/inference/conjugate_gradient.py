@@ -93,7 +93,8 @@ class Operator:
         """A function of a matrix and vectors ``(*batch, s)`` on columns ``(s, batch)``."""
         if matrix.ndim == 2:
             return call(matrix, part.T).T
-        return call(matrix, part.T.reshape(*self.batch, len(part))).reshape(-1, len(part)).T
+        out = call(matrix, part.T.reshape(*self.batch, len(part)))
+        return out.reshape(-1, out.shape[-1]).T
 
 
 def _cholesky_solve(root: Tensor, vectors: Tensor) -> Tensor:

@@ -94,7 +94,9 @@ def _side_by_side(
 
 def _unary(sites: Sites, mean: Tensor, precision: Tensor, given: Mapping[Name, Any]) -> Unary:
     """Evidence of all elements, checked in one pass, then merged where sites are shared."""
-    _common_batch({"the means": mean.shape[:-1], "the precisions": precision.shape[:-1]}, "mean and precision")
+    _common_batch(
+        {"the means": mean.shape[:-1], "the precisions": precision.shape[:-1]}, "mean and precision"
+    )
     if not _fine(mean, precision):
         for name, value in given.items():
             own = [torch.as_tensor(part) for part in value]

@@ -12,7 +12,10 @@ from ..graph.factor_graph import FactorGraph, Name
 from . import block
 from .compile import Plan, System, as_plan
 from .evidence import Elements, read_evidence
-from .structure import Structure
+from .rounds import subtract_rows
+from .structure import ElementGroup, Structure
+
+MANY = 2000  # edges of a pattern, from which one call per edge takes too long
 
 
 class Problem(NamedTuple):
@@ -33,23 +36,42 @@ def pose(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | No
 
 def product(problem: Problem, x: Tensor) -> Tensor:
     """``Lambda x`` for ``x (*batch, sites)``, without forming Lambda."""
-    plan, structure, system = problem
-    out = system.diagonal * x
-    if len(plan.pairs):
-        kept = structure.group[plan.pairs[:, 0]] >= 0
-        index = torch.from_numpy(plan.pairs[kept]).to(x.device)
-        values = system.pairs[..., torch.from_numpy(kept).to(x.device)]
-        out = out.index_add(-1, index[:, 0], values * x[..., index[:, 1]])
-        out = out.index_add(-1, index[:, 1], values * x[..., index[:, 0]])
+    structure, system = problem.structure, problem.system
+    batch = torch.broadcast_shapes(x.shape[:-1], system.diagonal.shape[:-1])
+    x = x.expand(*batch, x.shape[-1])
+    parts = [part for group in structure.groups for part in _group_product(group, system, x)]
     sites = [torch.from_numpy(s).to(x.device) for s in structure.blocks.sites]
     if sites:
-        parts = [torch.zeros_like(out[..., s]) for s in sites]
+        own = [torch.zeros_like(x[..., s]) for s in sites]
         for (a, b), matrix in system.blocks.items():
-            parts[a] = parts[a] + block.times(matrix, x[..., sites[b]])
+            own[a] = own[a] + block.times(matrix, x[..., sites[b]])
             if a != b:
-                parts[b] = parts[b] + block.times(matrix.mT, x[..., sites[a]])
-        out = out.index_copy(-1, torch.cat(sites), torch.cat(parts, -1))
-    return out
+                own[b] = own[b] + block.times(matrix.mT, x[..., sites[a]])
+        parts += own
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return structure.join([part.expand(*batch, part.shape[-1]) for part in parts])
+
+
+def _group_product(group: ElementGroup, system: System, x: Tensor) -> list[Tensor]:
+    edges = group.scheme.edges
+    if len(edges) > MANY:  # few copies of a large pattern: all edges in one call
+        rows = group.site_rows.stacked(x).movedim(-2, 0)
+        diagonal = group.site_rows.stacked(system.diagonal).movedim(-2, 0)
+        coupling = group.pair_rows.stacked(system.pairs)
+        coupling = coupling.reshape(len(edges), *(1,) * (rows.ndim - 2), -1)
+        first, second = torch.tensor(edges, device=x.device).T
+        out = (
+            diagonal.reshape(len(diagonal), *(1,) * (rows.ndim - diagonal.ndim), *diagonal.shape[1:]) * rows
+        ).contiguous()
+        subtract_rows(out, first, -coupling * rows[second])
+        subtract_rows(out, second, -coupling * rows[first])
+        return [out.movedim(0, -2).flatten(-2)]
+    lanes = group.site_rows.lanes(x)
+    out_lanes = [d * lane for d, lane in zip(group.site_rows.lanes(system.diagonal), lanes, strict=True)]
+    for (a, b), coupling in zip(edges, group.coupling_lanes(system.pairs), strict=True):
+        out_lanes[a] = torch.addcmul(out_lanes[a], coupling, lanes[b])
+        out_lanes[b] = torch.addcmul(out_lanes[b], coupling, lanes[a])
+    return out_lanes
 
 
 def residual(problem: Problem, x: Tensor) -> float:

@@ -48,7 +48,7 @@ def factorise(scheme: ScalarScheme, steps: list[Steps], diagonal: Tensor, edges:
             continue
         raw = values.index_select(0, step.column)
         scaled = raw / values.index_select(0, step.pivots).index_select(0, step.of)
-        _subtract_(values, step.target, scaled[step.first] * raw[step.second])
+        subtract_rows(values, step.target, scaled[step.first] * raw[step.second])
         values.index_copy_(0, step.column, scaled)
     return values
 
@@ -59,7 +59,7 @@ def solve(scheme: ScalarScheme, steps: list[Steps], factor: Tensor, right: Tenso
     for step in steps:
         if len(step.column):
             sent = factor[step.column] * x[step.pivots[step.of]]
-            _subtract_(x, step.to, sent)
+            subtract_rows(x, step.to, sent)
     return _backward(steps, factor, (x / factor[: scheme.n]).contiguous())
 
 
@@ -71,7 +71,7 @@ def root(scheme: ScalarScheme, steps: list[Steps], factor: Tensor, white: Tensor
 def _backward(steps: list[Steps], factor: Tensor, x: Tensor) -> Tensor:
     for step in reversed(steps):
         if len(step.column):
-            _subtract_(x, step.pivots[step.of], factor[step.column] * x[step.to])
+            subtract_rows(x, step.pivots[step.of], factor[step.column] * x[step.to])
     return x
 
 
@@ -83,15 +83,15 @@ def selected_inverse(scheme: ScalarScheme, steps: list[Steps], factor: Tensor) -
         variance = factor[step.pivots].reciprocal()
         if len(step.column):
             lower = factor[step.column]
-            cross = _subtract_(zero(lower), step.left, inverse[step.between] * lower[step.right])
+            cross = subtract_rows(zero(lower), step.left, inverse[step.between] * lower[step.right])
             # not in place: the derivative of the reciprocal is read from its value
-            variance = variance + _subtract_(zero(variance), step.of, lower * cross)
+            variance = variance + subtract_rows(zero(variance), step.of, lower * cross)
             inverse.index_copy_(0, step.column, cross)
         inverse.index_copy_(0, step.pivots, variance)
     return inverse
 
 
-def _subtract_(total: Tensor, index: Tensor, parts: Tensor) -> Tensor:
+def subtract_rows(total: Tensor, index: Tensor, parts: Tensor) -> Tensor:
     """``total[index[k]] -= parts[k]`` in place, for rows of any shape.
 
     torch adds rows of more than one number one call at a time, which costs more than the numbers of a narrow row; a

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pgm_sync.gaussian import Gaussian
 from pgm_sync.graph import FactorGraph
+from pgm_sync.inference import dense_joint
 from pgm_sync.maps import DCT, Crop, Mask, Permutation, SparseMap
 from pgm_sync.potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood
 
@@ -23,14 +24,15 @@ def covariance(size, generator):
 
 @st.composite
 def networks(draw):
-    """Trees, cycles, complete graphs, grids and random graphs on a few nodes."""
-    kind = draw(st.sampled_from(["tree", "cycle", "complete", "grid", "random"]))
+    """Trees, cycles, complete and chordal graphs, grids and random graphs on a few nodes."""
+    kind = draw(st.sampled_from(["tree", "cycle", "complete", "chordal", "grid", "random"]))
     n = draw(st.integers(2, 6))
     seed = draw(st.integers(0, 10**6))
     network = {
         "tree": lambda: nx.random_labeled_tree(n, seed=seed),
         "cycle": lambda: nx.cycle_graph(max(n, 3)),
         "complete": lambda: nx.complete_graph(min(n, 4)),
+        "chordal": lambda: nx.complete_to_chordal_graph(nx.gnp_random_graph(n, 0.4, seed=seed))[0],
         "grid": lambda: nx.convert_node_labels_to_integers(nx.grid_2d_graph(2, max(n // 2, 2))),
         "random": lambda: nx.gnp_random_graph(n, 0.5, seed=seed),
     }[kind]()
@@ -77,7 +79,10 @@ KINDS = [
 
 @st.composite
 def graphs_with_evidence(draw, kinds=KINDS):
-    """(graph, evidence) with a proper joint density: the evidence outweighs what indefinite potentials take away."""
+    """(graph, evidence) with a proper joint density, by a wide or by a narrow margin.
+
+    The evidence outweighs what indefinite potentials take away; condition numbers reach 1e5.
+    """
     network, generator = draw(networks())
     graph = FactorGraph()
     for node in network.nodes:
@@ -93,6 +98,8 @@ def graphs_with_evidence(draw, kinds=KINDS):
         graph.add_factor(f"f{k}", [a, b], potential, maps)
     if draw(st.booleans()):
         graph.add_factor("seen", [0], Evidence(torch.randn(SHAPE, generator=generator), 2.0))
+    margin = draw(st.sampled_from([0.01, 1.0, 150.0]))
+    floor = margin - min(torch.linalg.eigvalsh(dense_joint(graph).precision)[0].item(), 0.0)
     batch = draw(st.sampled_from([(), (3,), (2, 2)]))
     shared_precision = draw(st.booleans())
     evidence = {}
@@ -101,10 +108,10 @@ def graphs_with_evidence(draw, kinds=KINDS):
         mean = torch.randn(*batch, *SHAPE, generator=generator, dtype=torch.float64)
         if draw(st.integers(0, 4)) == 0:
             root = torch.randn(*lead, SIZE, SIZE, generator=generator, dtype=torch.float64)
-            precision = 150 * torch.eye(SIZE, dtype=torch.float64) + root @ root.mT
+            precision = floor * torch.eye(SIZE, dtype=torch.float64) + root @ root.mT
             evidence[node] = Gaussian(precision, mean.flatten(-2), mean.new_zeros(()))
         else:
-            evidence[node] = (mean, 150 + torch.rand(*lead, *SHAPE, generator=generator, dtype=torch.float64))
+            evidence[node] = (mean, floor + torch.rand(*lead, *SHAPE, generator=generator, dtype=torch.float64))
     if draw(st.integers(0, 3)) == 0:
         scope = list(network.nodes)[:2]
         graph.add_factor("noise", scope, Likelihood())
