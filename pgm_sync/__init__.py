@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         star_graph,
         wide_canvas,
     )
-    from .inference import Elements, Plan, Posterior, compile, infer
+    from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
     from .learning import fit
     from .levels import NoiseLevel
@@ -44,7 +44,16 @@ if TYPE_CHECKING:
         Rotate,
         SparseMap,
     )
-    from .potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood, Potential
+    from .potentials import (
+        Attraction,
+        Correlation,
+        Equality,
+        Evidence,
+        JointGaussian,
+        Likelihood,
+        Potential,
+        Quadratic,
+    )
     from .sampling import SampleResult, SamplingState, sample, sampling_steps
     from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
 
@@ -84,6 +93,7 @@ __all__ = [
     "Plan",
     "Posterior",
     "Potential",
+    "Quadratic",
     "Rotate",
     "SampleResult",
     "SamplingState",
@@ -97,11 +107,13 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "margin",
     "ring_graph",
     "sample",
     "sampling_steps",
     "score_from_denoised",
     "star_graph",
+    "walk_summability",
     "wide_canvas",
 ]
 
@@ -117,7 +129,7 @@ _MODULES = {
         "FactorGraph chain_graph complete_graph from_trajectory_graph grid_graph ring_graph "
         "star_graph wide_canvas"
     ),
-    "inference": "Elements Plan Posterior compile infer",
+    "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
     "learning": "fit",
     "levels": "NoiseLevel",
@@ -125,7 +137,7 @@ _MODULES = {
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "
         "SparseMap"
     ),
-    "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential",
+    "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": "SampleResult SamplingState sample sampling_steps",
     "score": "JointDenoiser epsilon_from_denoised score_from_denoised",
 }

@@ -18,6 +18,7 @@ from ..errors import (
 )
 from ..maps import Identity, LinearMap, Shape, as_shape
 from ..potentials import Potential
+from . import separation
 
 Name = Hashable
 
@@ -238,6 +239,28 @@ class FactorGraph(nx.Graph):
         return network
 
     # ---- saving --------------------------------------------------------------------------------------
+
+    def markov_blanket(self, name: Name) -> set[Name]:
+        """The nodes that share a factor with `name`: given them, it is independent of all others.
+
+        Raises UnknownNameError.
+        """
+        return separation.markov_blanket(self, name)
+
+    def separated(self, a: Any, b: Any, given: Any = ()) -> bool:
+        """Whether every path from `a` to `b` passes `given`, so that they are independent given it.
+
+        Each is a name or a collection of names; `connecting_path` says why not. Raises UnknownNameError,
+        ParameterError (an empty side), GraphStructureError (sets that overlap).
+        """
+        return separation.separated(self, a, b, given)
+
+    def connecting_path(self, a: Any, b: Any, given: Any = ()) -> list[Name] | None:
+        """A shortest path of nodes and factors from `a` to `b` around `given`, None where they are separated.
+
+        Raises as `separated`.
+        """
+        return separation.connecting_path(self, a, b, given)
 
     def save(self, path: str | Path) -> None:
         """Write the graph with its potentials to one file, ``.safetensors`` or ``.json`` (atomically)."""

@@ -1,10 +1,32 @@
-"""Exact inference on Gaussian factor graphs."""
+"""Exact and iterative inference on Gaussian factor graphs."""
 
 from .compile import Plan, compile
 from .dense import dense_joint
 from .evidence import Elements
 from .infer import infer
+from .interchange import SparseSystem, correlation_network, from_scipy, to_scipy
 from .message_passing import Message, messages
 from .posterior import Info, Posterior
+from .queries import Directions
+from .spectrum import Margin, WalkSummability, margin, walk_summability
 
-__all__ = ["Elements", "Info", "Message", "Plan", "Posterior", "compile", "dense_joint", "infer", "messages"]
+__all__ = [
+    "Directions",
+    "Elements",
+    "Info",
+    "Margin",
+    "Message",
+    "Plan",
+    "Posterior",
+    "SparseSystem",
+    "WalkSummability",
+    "compile",
+    "correlation_network",
+    "dense_joint",
+    "from_scipy",
+    "infer",
+    "margin",
+    "messages",
+    "to_scipy",
+    "walk_summability",
+]

@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from .compile import Plan
+from .conditioning import clamp, clamp_dense, observed_sites, restore
 from .conjugate_gradient import conjugate_gradient
 from .dense import dense_joint
 from .evidence import Elements
@@ -25,6 +28,7 @@ def infer(
     evidence: Mapping[Name, Any] | Elements | None = None,
     method: str = "auto",
     *,
+    observed: Mapping[Name, Any] | None = None,
     start: Posterior | None = None,
     **options: Any,
 ) -> Posterior:
@@ -46,6 +50,10 @@ def infer(
     - "auto": "exact", unless a pattern would take more than `AFFORDABLE` multiplications per copy: then "cg".
     - "dense": the whole system as one matrix, a reference.
 
+    `observed` fixes nodes exactly: ``{name: values}``, broadcastable to ``(*batch, *shape)``, or ``{name: (values,
+    mask)}`` where only some elements are known. The posterior is that of all else; observed elements have variance
+    0, and ``log_evidence`` is that of the density over the others at these values.
+
     `start` is an earlier posterior of the same plan: an elimination uses its factors again if the precision has not
     changed, an iteration begins with its means. ``posterior.info`` says what ran, why, and with which residual.
 
@@ -62,7 +70,11 @@ def infer(
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
     problem = pose(graph, evidence)
-    plan, structure, system = problem
+    plan, structure, _ = problem
+    known = values = None
+    if observed is not None:
+        known, values = observed_sites(problem, observed)
+        problem = clamp(problem, known, values)
     if start is not None and start._sites.size != plan.sites.size:
         raise ParameterError(f"start={start!r} has {start._sites.size} sites, this graph {plan.sites.size}")
     earlier = None if start is None else start._solution
@@ -71,7 +83,7 @@ def infer(
         chosen, reason = _choose(structure)
     run: Callable[..., Solution]
     if chosen == "dense":
-        run = _dense(evidence)
+        run = _dense(evidence, known, values)
     elif chosen == "cg":
         run = conjugate_gradient
         options = {"start": None if earlier is None else earlier.mean.detach(), **options}
@@ -80,6 +92,8 @@ def infer(
         options = {"start": earlier, **options}
     _check_options(run, options, chosen)
     solution = run(problem, **options)
+    if known is not None:
+        solution = restore(solution, known)
 
     def info() -> Info:
         return Info(
@@ -95,7 +109,7 @@ def infer(
             variances_exact=solution.exact,
         )
 
-    return Posterior(plan.graph, plan.sites, solution, system.eta, system.log_scale, info)
+    return Posterior(problem, solution, info)
 
 
 def _choose(structure: Structure) -> tuple[str, str]:
@@ -110,10 +124,15 @@ def _choose(structure: Structure) -> tuple[str, str]:
     return "exact", "; ".join(parts)
 
 
-def _dense(evidence: Mapping[Name, Any] | Elements | None) -> Callable[[Problem], Solution]:
+def _dense(
+    evidence: Mapping[Name, Any] | Elements | None, known: Tensor | None, values: Tensor | None
+) -> Callable[[Problem], Solution]:
     def run(problem: Problem) -> Solution:
         plan = problem.plan
-        return solve_dense(problem, dense_joint(plan.graph, evidence, plan.sites, plan.dtype, plan.device))
+        joint = dense_joint(plan.graph, evidence, plan.sites, plan.dtype, plan.device)
+        if known is not None and values is not None:
+            joint = clamp_dense(joint, known, values)
+        return solve_dense(problem, joint)
 
     return run
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..errors import ShapeError, UnknownNameError
 from ..gaussian import Gaussian
-from ..graph.factor_graph import FactorGraph, Name
-from .sites import Sites
+from ..graph.factor_graph import Name
+from . import queries
+from .problem import Problem
 
 
 class Info(NamedTuple):
@@ -69,6 +70,7 @@ class Solution(NamedTuple):
     exact: bool  # whether variances and entries are exact
     cost: float  # multiplications, estimated before or counted while it ran
     trace: tuple[float, ...] = ()  # residuals of an iteration
+    free: Tensor | None = None  # (sites,), which are not observed; None: all
     state: Any = None  # what a later inference that starts from this one may use again
 
 
@@ -79,19 +81,13 @@ class Posterior:
     logarithm of the integral of all potentials and evidence; ``info``, an `Info`.
     """
 
-    def __init__(
-        self,
-        graph: FactorGraph,
-        sites: Sites,
-        solution: Solution,
-        eta: Tensor,
-        log_scale: Callable[[], Tensor],
-        describe: Callable[[], Info],
-    ):
-        self.graph, self._describe = graph, describe
-        self._sites, self._solution, self._eta, self._log_scale = sites, solution, eta, log_scale
-        self.mean = ByName(graph.variables, lambda name: sites.gather(solution.mean, name))
-        self.variance = ByName(graph.variables, lambda name: sites.gather(self._site_variance, name))
+    def __init__(self, problem: Problem, solution: Solution, describe: Callable[[], Info]):
+        plan, _, system = problem
+        sites = plan.sites
+        self.graph, self._describe, self._problem = plan.graph, describe, problem
+        self._sites, self._solution, self._eta = sites, solution, system.eta
+        self.mean = ByName(self.graph.variables, lambda name: sites.gather(solution.mean, name))
+        self.variance = ByName(self.graph.variables, lambda name: sites.gather(self._site_variance, name))
 
     @cached_property
     def info(self) -> Info:
@@ -127,7 +123,9 @@ class Posterior:
         """log of the integral of the product of all potentials and evidence, ``(*batch)``."""
         quadratic = 0.5 * (self._eta * self._solution.mean).sum(-1)
         constant = 0.5 * self._sites.size * math.log(2 * math.pi)
-        return self._log_scale() + quadratic - 0.5 * self._solution.log_determinant() + constant
+        return (
+            self._problem.system.log_scale() + quadratic - 0.5 * self._solution.log_determinant() + constant
+        )
 
     def covariance(self, first: Name, second: Name) -> Tensor:
         """Covariance between matching elements of two nodes of one shape, ``(*batch, *shape)``.
@@ -152,19 +150,67 @@ class Posterior:
         covariance = self.covariance(first, second)
         return covariance * (self.variance[first] * self.variance[second]).rsqrt()
 
-    def joint(self, names: Sequence[Name]) -> Gaussian:
+    def cross_covariance(self, first: Name | Sequence[Name], second: Name | Sequence[Name]) -> Tensor:
+        """Covariance of all elements of some nodes with all of others, ``(*batch, elements, elements)``.
+
+        Each side is a name or names, flattened and concatenated. Raises UnknownNameError, ParameterError (no name).
+        """
+        return queries.cross_covariance(self, first, second)
+
+    def joint(self, names: Name | Sequence[Name]) -> Gaussian:
         """The joint Gaussian of a few nodes, flattened and concatenated in the given order.
 
         Raises UnknownNameError; CovarianceError where two nodes share elements, which makes it singular.
         """
-        for name in names:
-            self.graph.shape(name)
-        index = torch.cat([self._sites.index[name] for name in names])
-        n = len(index)
-        rows = index.repeat_interleave(n)
-        values = self._solution.entries(rows, index.repeat(n))
-        covariance = values.reshape(*values.shape[:-1], n, n)
-        return Gaussian.from_moments(self._solution.mean[..., index.to(self._eta.device)], covariance)
+        return queries.joint(self, names)
+
+    def conditional(self, names: Name | Sequence[Name], given: Name | Sequence[Name]) -> Gaussian:
+        """The Gaussian of some nodes given that others have their posterior means, flattened as in `joint`.
+
+        Its covariance does not depend on the values of `given`. Raises as `joint`, GraphStructureError (sets that
+        overlap).
+        """
+        return queries.conditional(self, names, given)
+
+    def partial_correlation(
+        self, first: Name, second: Name, given: Name | Sequence[Name] | None = None
+    ) -> Tensor:
+        """Correlation between matching elements once others are known, ``(*batch, *shape)``, in [-1, 1].
+
+        given: everything else (None; read from the precision, ``-Lambda_ij / sqrt(Lambda_ii Lambda_jj)``), or nodes.
+        Raises ShapeError, UnknownNameError, GraphStructureError (sets that overlap).
+        """
+        return queries.partial_correlation(self, first, second, given)
+
+    def entropy(self, names: Name | Sequence[Name] | None = None) -> Tensor:
+        """Differential entropy of all sites, or of some nodes, in nats, ``(*batch)``. Raises as `joint`."""
+        return queries.entropy(self, names)
+
+    def mutual_information(
+        self,
+        first: Name | Sequence[Name],
+        second: Name | Sequence[Name],
+        given: Name | Sequence[Name] | None = None,
+    ) -> Tensor:
+        """What one set of nodes tells about another (once `given` is known), in nats, ``(*batch)``, >= 0.
+
+        Raises as `conditional`.
+        """
+        return queries.mutual_information(self, first, second, given)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> dict[Name, Tensor]:
+        """Exact joint samples of all nodes, ``(count, *batch, *shape)`` each.
+
+        Raises ParameterError (count < 1), UnsupportedError for a plan without a factor (conjugate gradients).
+        """
+        return queries.sample(self, count, generator)
+
+    def uncertain_directions(self, count: int = 1) -> queries.Directions:
+        """The directions in which the posterior is widest, most uncertain first.
+
+        Raises ParameterError where there are not so many.
+        """
+        return queries.uncertain_directions(self, count)
 
     def __repr__(self) -> str:
         batch = tuple(self._eta.shape[:-1])

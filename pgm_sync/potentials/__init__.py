@@ -7,6 +7,7 @@ from .equality import Equality
 from .evidence import Evidence
 from .joint_gaussian import JointGaussian
 from .likelihood import Likelihood
+from .quadratic import Quadratic
 
 __all__ = [
     "Attraction",
@@ -18,4 +19,5 @@ __all__ = [
     "Likelihood",
     "Marginal",
     "Potential",
+    "Quadratic",
 ]

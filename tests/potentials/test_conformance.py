@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-from pgm_sync.potentials import Attraction, Correlation, Evidence, Information, JointGaussian, Potential
+from pgm_sync.potentials import (
+    Attraction,
+    Correlation,
+    Evidence,
+    Information,
+    JointGaussian,
+    Potential,
+    Quadratic,
+)
 from pgm_sync.testing import PotentialTests
 
 
@@ -48,6 +56,20 @@ class TestAttractionPerElement(PotentialTests):
     def log_density(self, contents):
         first, second = contents
         return -(self.strength / 2 * (first - second).square()).flatten(1).sum(1)
+
+
+class TestQuadratic(PotentialTests):
+    shapes = [(2, 3), (2, 3)]
+    matrix = torch.tensor([[1.0, 0.4], [0.4, 2.0]], dtype=torch.float64)
+    linear = normal(2, 2, 3, seed=4)
+
+    def create(self):
+        return Quadratic(self.matrix, self.linear)
+
+    def log_density(self, contents):
+        first, second = contents
+        square = first.square() + 0.8 * first * second + 2 * second.square()
+        return (self.linear[0] * first + self.linear[1] * second - square / 2).flatten(1).sum(1)
 
 
 class CorrelationOracle(PotentialTests):

@@ -21,7 +21,15 @@ from pgm_sync.errors import (
 )
 from pgm_sync.gaussian import Gaussian
 from pgm_sync.graph import from_trajectory_graph
-from pgm_sync.potentials import Attraction, Correlation, Equality, Evidence, JointGaussian, Likelihood
+from pgm_sync.potentials import (
+    Attraction,
+    Correlation,
+    Equality,
+    Evidence,
+    JointGaussian,
+    Likelihood,
+    Quadratic,
+)
 from pgm_sync.testing import dense_information, saved_and_loaded
 
 correlations = st.floats(-0.95, 0.95)
@@ -164,6 +172,16 @@ class TestEqualityWeight:
 
 
 REFUSED = [
+    (lambda: Quadratic(torch.ones(2, 3)), ShapeError, "Quadratic: precision has shape (2, 3)"),
+    (lambda: Quadratic(torch.ones(2, 2).triu()), CovarianceError, "Quadratic: precision is not symmetric"),
+    (lambda: Quadratic(torch.eye(2), torch.ones(3)), ShapeError, "eta has shape (3,) for 2 ends"),
+    (lambda: Quadratic(torch.eye(2), torch.tensor([1.0, math.nan])), NotFiniteError, "Quadratic: eta has 1 NaN"),
+    (lambda: Quadratic(torch.eye(2)).check("f", [(2,)]), ShapeError, "for 2 ends, the factor has 1"),
+    (
+        lambda: Quadratic(torch.eye(2), torch.ones(2, 3)).check("f", [(2,), (2,)]),
+        ShapeError,
+        "Quadratic.eta is for elements of shape (3,), its ends see (2,)",
+    ),
     (lambda: Attraction(0.0), ParameterError, "Attraction: precision 0.0 must be strictly between 0 and inf"),
     (lambda: Attraction(math.nan), ParameterError, "Attraction: precision nan must be strictly between"),
     (

@@ -1,0 +1,114 @@
+"""To and from what other programs hold: scipy matrices and networkx graphs; `Gaussian` does so for pyro."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+import torch
+from scipy.sparse import csr_array, issparse
+
+from ..errors import CovarianceError, NotFiniteError, ParameterError, ShapeError, UnsupportedError
+from ..graph.factor_graph import FactorGraph, Name
+from ..potentials import Quadratic
+from .compile import Plan
+from .evidence import Elements
+from .posterior import Posterior
+from .precision import coordinates
+from .problem import pose
+
+
+class SparseSystem(NamedTuple):
+    """The joint density of a graph as ``exp(-x' precision x / 2 + eta' x)`` over its sites."""
+
+    precision: csr_array  # (sites, sites), float64
+    eta: np.ndarray  # (*batch, sites), float64
+    sites: dict[Name, np.ndarray]  # the site of every element of a node, (D)
+
+
+def to_scipy(
+    graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None
+) -> SparseSystem:
+    """Lambda and eta of a graph and its evidence as scipy and numpy hold them.
+
+    Raises UnsupportedError where evidence gives a batch of different precisions; as `infer` on bad evidence.
+    """
+    problem = pose(graph, evidence)
+    every = coordinates(problem)
+    if len(every.diagonal) > 1:
+        raise UnsupportedError(
+            f"the evidence gives {len(every.diagonal)} different precisions, one matrix each; convert them one by one"
+        )
+    index = {name: where.numpy() for name, where in problem.plan.sites.index.items()}
+    return SparseSystem(csr_array(every.matrix(0)), problem.system.eta.detach().double().cpu().numpy(), index)
+
+
+def from_scipy(precision: Any, eta: Any = None, names: Sequence[Name] | None = None) -> FactorGraph:
+    """A graph of scalars with one `Quadratic` per coupled pair and per node, from a symmetric matrix Lambda and eta.
+
+    `precision` is a scipy sparse matrix or anything numpy takes as a square one; `names` are 0, 1, ... if not given.
+    Variables are hidden ones: nothing of them is denoised.
+
+    Raises ShapeError, CovarianceError (not symmetric), NotFiniteError, ParameterError (names that repeat).
+    """
+    matrix = csr_array(precision if issparse(precision) else np.asarray(precision, dtype=np.float64)).astype(
+        np.float64
+    )
+    n = matrix.shape[0]
+    if matrix.ndim != 2 or matrix.shape != (n, n):
+        raise ShapeError(f"precision has shape {matrix.shape}; a square matrix needed", got=matrix.shape)
+    vector = np.zeros(n) if eta is None else np.asarray(eta, dtype=np.float64)
+    if vector.shape != (n,):
+        raise ShapeError(
+            f"eta has shape {vector.shape}, precision {matrix.shape}", expected=(n,), got=vector.shape
+        )
+    names = list(range(n)) if names is None else list(names)
+    if len(names) != n or len(set(names)) < n:
+        raise ParameterError(
+            f"{len(names)} names, {len(set(names))} of them different, for {n} variables", names=names
+        )
+    for what, values in (("precision", matrix.data), ("eta", vector)):
+        if not np.isfinite(values).all():
+            raise NotFiniteError(f"{what} has {int((~np.isfinite(values)).sum())} NaN or infinite entries")
+    asymmetry = abs(matrix - matrix.T).tocoo()
+    if asymmetry.nnz and asymmetry.max() > 1e-10 * abs(matrix).max():
+        worst = asymmetry.data.argmax()
+        i, j = asymmetry.row[worst], asymmetry.col[worst]
+        raise CovarianceError(
+            f"precision is not symmetric: its two entries for {names[i]!r} and {names[j]!r} differ by "
+            f"{asymmetry.data[worst]:.3g}"
+        )
+    graph = FactorGraph()
+    for name in names:
+        graph.add_variable(name, (1,))
+    for name, own, linear in zip(names, matrix.diagonal(), vector, strict=True):
+        potential = Quadratic(torch.tensor([[own]]), torch.tensor([linear]))
+        graph.add_factor(("own", name), [name], potential)
+    upper = matrix.tocoo()
+    for i, j, value in zip(upper.row, upper.col, upper.data, strict=True):
+        if i < j and value != 0:
+            pair = torch.tensor([[0.0, value], [value, 0.0]], dtype=torch.float64)
+            graph.add_factor((names[i], names[j]), [names[i], names[j]], Quadratic(pair))
+    return graph
+
+
+def correlation_network(posterior: Posterior) -> nx.Graph:
+    """The Markov network with what was inferred, as plain floats for every networkx algorithm and file format.
+
+    Nodes have ``variance`` (mean over elements and batch); edges between nodes of one shape that share a factor have
+    ``correlation`` and ``partial_correlation`` (root mean square over elements and batch, with the sign of the mean).
+    """
+    network = posterior.graph.markov_network()
+    out = nx.Graph()
+    for name in network.nodes:
+        out.add_node(name, variance=posterior.variance[name].mean().item())
+    for a, b in network.edges:
+        out.add_edge(a, b)
+        if posterior.graph.shape(a) == posterior.graph.shape(b):
+            for what in ("correlation", "partial_correlation"):
+                values = getattr(posterior, what)(a, b)
+                sign = -1.0 if values.mean().item() < 0 else 1.0
+                out.edges[a, b][what] = sign * values.square().mean().sqrt().item()
+    return out

@@ -1,0 +1,95 @@
+"""Spectral radii and margins against dense eigenvalues and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+
+import pgm_sync as ps
+from pgm_sync.errors import ImproperGraphError
+from pgm_sync.inference import dense_joint
+
+from .strategies import graphs_with_evidence
+from .test_infer import close
+
+
+@given(graphs_with_evidence())
+def test_bounds_enclose_the_dense_spectral_radius(case):
+    graph, evidence = case
+    found = ps.walk_summability(graph, evidence)
+    precision = dense_joint(graph, evidence).precision
+    scale = precision.diagonal(dim1=-2, dim2=-1).rsqrt()
+    walks = (torch.eye(scale.shape[-1]).double() - scale[..., None] * precision * scale.unsqueeze(-2)).abs()
+    radius = torch.linalg.eigvalsh(walks)[..., -1]
+    assert (found.lower <= radius + 1e-7).all()
+    assert (found.upper >= radius - 1e-7).all()
+    close(found.radius, radius, 1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 8, 50])
+def test_a_ring_in_closed_form(n):
+    """Two neighbours of weight 1 / (2 + p) each."""
+    found = ps.walk_summability(ps.ring_graph(n, 2, ps.Attraction(1.0)), dict.fromkeys(range(n), (0.0, 0.5)))
+    assert found.radius.item() == pytest.approx(2 / 2.5, abs=1e-8)
+    assert found.walk_summable
+
+
+def test_a_chain_in_closed_form():
+    """The path graph's largest eigenvalue is 2 cos(pi / (n + 1)) (coupling 1 everywhere, equal diagonals)."""
+    n, p = 12, 3.0
+    graph = ps.FactorGraph()
+    for k in range(n):
+        graph.add_trajectory(k, 1)
+    for k in range(n - 1):
+        graph.add_factor((k, k + 1), [k, k + 1], ps.Quadratic(torch.tensor([[0.0, -1.0], [-1.0, 0.0]])))
+    found = ps.walk_summability(graph, dict.fromkeys(range(n), (0.0, p)))
+    assert found.radius.item() == pytest.approx(2 * math.cos(math.pi / (n + 1)) / p, abs=1e-6)
+    assert ps.margin(graph, dict.fromkeys(range(n), (0.0, p))).smallest.item() == pytest.approx(
+        p - 2 * math.cos(math.pi / (n + 1))
+    )
+
+
+def test_a_frustrated_complete_graph_is_proper_and_not_walk_summable():
+    """K4 with couplings +0.4: smallest eigenvalue 1 - 0.4, but rho(|R|) = 3 * 0.4 (Malioutov et al., 2006)."""
+    graph = ps.complete_graph(4, 1, ps.Quadratic(torch.tensor([[0.0, 0.4], [0.4, 0.0]])))
+    evidence = dict.fromkeys(range(4), (0.0, 1.0))
+    found = ps.walk_summability(graph, evidence)
+    assert found.radius.item() == pytest.approx(1.2)
+    assert not found.walk_summable
+    margin = ps.margin(graph, evidence)
+    assert margin.smallest.item() == pytest.approx(0.6)
+    assert margin.proper
+
+
+@given(graphs_with_evidence())
+def test_margins_are_the_smallest_eigenvalues(case):
+    graph, evidence = case
+    found = ps.margin(graph, evidence)
+    values = torch.linalg.eigvalsh(dense_joint(graph, evidence).precision)[..., 0]
+    close(found.smallest, values, 1e-9)
+    assert found.proper
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_margin_of_an_improper_graph_and_its_direction(dense, monkeypatch):
+    if not dense:
+        monkeypatch.setattr("pgm_sync.inference.spectrum.DENSE_UP_TO", 0)
+    n, rho = 5, 0.95
+    graph = ps.complete_graph(n, 3, ps.Correlation(rho))
+    found = ps.margin(graph, dict.fromkeys(range(n), (0.0, 1.0)))
+    # Eq. 2 on paper: the direction (1, ..., 1) of the complete graph
+    assert found.smallest.item() == pytest.approx(1 + (n - 1) * (rho**2 - rho) / (1 - rho**2))
+    assert not found.proper
+    parts = torch.stack([found.direction[k] for k in range(n)]).abs()
+    assert parts.sum(0).count_nonzero() == 1  # one element, the first of equals
+    close(parts[parts > 0.1], torch.full((n,), n**-0.5).double(), 1e-7)
+
+
+def test_a_site_without_precision():
+    graph = ps.chain_graph(2, 1, ps.Attraction(1.0))
+    graph.add_trajectory("alone", 2)
+    with pytest.raises(ImproperGraphError, match="an element of 'alone' has no precision of its own"):
+        ps.walk_summability(graph, {0: (0.0, 1.0)})
