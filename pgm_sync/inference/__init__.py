@@ -5,17 +5,17 @@ from .dense import dense_joint
 from .evidence import Elements
 from .infer import infer
 from .interchange import SparseSystem, correlation_network, from_scipy, to_scipy
-from .message_passing import Message, messages
 from .posterior import Info, Posterior
 from .queries import Directions
 from .spectrum import Margin, WalkSummability, margin, walk_summability
+from .sweeps import SweepMessage, sweeps
 
 __all__ = [
     "Directions",
     "Elements",
     "Info",
     "Margin",
-    "Message",
+    "SweepMessage",
     "Plan",
     "Posterior",
     "SparseSystem",
@@ -26,7 +26,7 @@ __all__ = [
     "from_scipy",
     "infer",
     "margin",
-    "messages",
+    "sweeps",
     "to_scipy",
     "walk_summability",
 ]

@@ -6,47 +6,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ImproperGraphError
+from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError
+from .precision import Coordinates, coordinates, lowest
 from .problem import Problem
 from .structure import Structure
-
-LARGEST_DENSE = 20_000  # sites of a component that a diagnosis still looks at as a matrix
 
 
 def component_of(structure: Structure, site: int) -> np.ndarray:
     return np.flatnonzero(structure.component == structure.component[site])
 
 
-def improper(problem: Problem, sites: np.ndarray) -> ImproperGraphError:
-    """Describe a component whose precision is not positive definite: its nodes, the direction, and a cure."""
+def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
+    """Describe a component whose precision is not positive definite: its nodes, the direction, and a cure.
+
+    An ImproperGraphError, or a NotFiniteError where the precision overflows its dtype.
+    """
     plan = problem.plan
     names = [n for n in plan.graph.variables if np.isin(plan.sites.index[n].numpy(), sites).any()]
     listed = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    if len(sites) > LARGEST_DENSE:
-        return ImproperGraphError(
-            f"the joint density is improper on the component of {listed} ({len(sites)} elements)", nodes=names
+    own = coordinates(problem).of(sites)
+    if not (np.isfinite(own.diagonal).all() and np.isfinite(own.values).all()):
+        return NotFiniteError(
+            f"the joint precision of {listed} overflows {problem.system.eta.dtype}; rescale the content, give smaller "
+            "precisions, or use float64",
+            nodes=names,
         )
-    matrix = dense_component(problem, sites)
-    values, vectors = torch.linalg.eigh(matrix)
-    worst = int(values[..., 0].reshape(-1).argmin())
-    low = values[..., 0].reshape(-1)[worst].item()
-    direction = vectors[..., :, 0].reshape(-1, len(sites))[worst]
+    low, vector, worst = min((_lowest(own, k) for k in range(len(own.diagonal))), key=lambda found: found[0])
+    direction = torch.from_numpy(vector)
     share = {}
     for name in names:
-        own = np.isin(sites, plan.sites.index[name].numpy())
-        share[name] = direction[torch.from_numpy(own)].norm().item()
+        inside = np.isin(sites, plan.sites.index[name].numpy())
+        share[name] = direction[torch.from_numpy(inside)].norm().item()
     leading = sorted(share, key=lambda n: -share[n])[:4]
     shown = ", ".join(f"{n!r} ({share[n]:.2f})" for n in leading)
-    scale = matrix.diagonal(dim1=-2, dim2=-1).abs().max().item()
+    scale = np.abs(own.diagonal).max()
+    safe = None
     if low > -1e-6 * max(scale, 1e-300):
         cause = (
             "nothing fixes a direction of it; give one of these nodes evidence, or a prior: "
             f"graph.add_factor('prior', [{leading[0]!r}], Evidence(0.0, precision=1.0))"
         )
     else:
+        safe = _safe_scale(own, worst)
+        much = "" if safe is None else f" (couplings times anything below {safe:.4g} would do)"
         cause = (
-            "its potentials are too strong together; weaken them (smaller |rho|), fit them jointly with ps.fit, or add "
-            f"a precision of more than {-low:.3g} to these nodes"
+            f"its potentials are too strong together; weaken them{much}, fit them jointly with ps.fit, or add a "
+            f"precision of more than {-low:.3g} to these nodes"
         )
     return ImproperGraphError(
         f"the joint density is improper on the component of {listed}: along a direction that is mostly {shown} the "
@@ -54,7 +59,27 @@ def improper(problem: Problem, sites: np.ndarray) -> ImproperGraphError:
         nodes=names,
         smallest_eigenvalue=low,
         direction=direction,
+        safe_scale=safe,
     )
+
+
+def _lowest(own: Coordinates, k: int) -> tuple[float, np.ndarray, int]:
+    value, vector = lowest(own.matrix(k))
+    return value, vector, k
+
+
+def _safe_scale(own: Coordinates, k: int) -> float | None:
+    """The s below which ``D + s (Lambda - D)``, D the diagonal, is positive definite; None where D is not.
+
+    With M = D^{-1/2} (Lambda - D) D^{-1/2}: 1 + s mu > 0 for the smallest eigenvalue mu of M.
+    """
+    diagonal = own.diagonal[k]
+    if not (diagonal > 0).all():
+        return None
+    scale = diagonal**-0.5
+    i, j = own.ends.T
+    scaled = own._replace(diagonal=np.zeros_like(own.diagonal), values=own.values * scale[i] * scale[j])
+    return -1 / lowest(scaled.matrix(k))[0]
 
 
 def dense_component(problem: Problem, sites: np.ndarray) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from .problem import Problem
@@ -123,3 +124,18 @@ def coordinates(problem: Problem, without: np.ndarray | None = None) -> Coordina
     coupled = (values_ != 0).any(0)
     every = Coordinates(np.arange(plan.sites.size), diagonal, ends_[coupled], values_[:, coupled])
     return every if without is None else every.of(np.flatnonzero(~without))
+
+
+DENSE_UP_TO = 400  # rows, up to which eigenvalues come from LAPACK
+
+
+def lowest(matrix: Any) -> tuple[float, np.ndarray]:
+    """Smallest eigenvalue and unit eigenvector of a symmetric scipy matrix; by Lanczos iteration if it is large."""
+    n = matrix.shape[0]
+    if n <= DENSE_UP_TO:
+        values, vectors = np.linalg.eigh(matrix.toarray())
+    else:
+        values, vectors = eigsh(
+            matrix.tocsr(), k=1, which="SA", v0=np.random.default_rng(0).standard_normal(n)
+        )
+    return float(values[0]), vectors[:, 0]

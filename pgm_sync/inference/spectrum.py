@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import csr_array, eye_array
-from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from ..errors import ConvergenceError, ImproperGraphError
@@ -16,11 +15,9 @@ from ..graph.factor_graph import FactorGraph, Name
 from .compile import Plan, System
 from .diagnosis import dense_component
 from .evidence import Elements
-from .precision import Coordinates, coordinates, precision_batch
+from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest, precision_batch
 from .problem import Problem, pose
 from .structure import ElementGroup
-
-DENSE_UP_TO = 400  # rows of a component, up to which eigenvalues come from LAPACK
 
 
 class WalkSummability(NamedTuple):
@@ -177,7 +174,7 @@ def _of_group(
         matrices = matrices.expand(*lead, -1, -1, -1).reshape(flat, group.copies, n, n)
         return torch.linalg.eigvalsh(matrices)[..., 0], group.sites, _first_vector(matrices)
     every = coordinates(problem)
-    found = [[_lowest(every.of(sites), k) for sites in group.sites.T] for k in range(flat)]
+    found = [[lowest(every.of(sites).matrix(k)) for sites in group.sites.T] for k in range(flat)]
     values = torch.tensor([[value for value, _ in row] for row in found], dtype=torch.float64)
     return values, group.sites, lambda k, copy: torch.from_numpy(found[k][copy][1])
 
@@ -195,9 +192,3 @@ def _matrices(group: ElementGroup, system: System) -> Tensor:
     matrices[..., i, j] = coupled
     matrices[..., j, i] = coupled
     return matrices
-
-
-def _lowest(own: Coordinates, k: int) -> tuple[float, np.ndarray]:
-    start = np.random.default_rng(0).standard_normal(len(own.sites))
-    values, vectors = eigsh(own.matrix(k).tocsr(), k=1, which="SA", v0=start)
-    return float(values[0]), vectors[:, 0]

@@ -76,7 +76,8 @@ def test_margins_are_the_smallest_eigenvalues(case):
 @pytest.mark.parametrize("dense", [True, False])
 def test_the_margin_of_an_improper_graph_and_its_direction(dense, monkeypatch):
     if not dense:
-        monkeypatch.setattr("pgm_sync.inference.spectrum.DENSE_UP_TO", 0)
+        for module in ("spectrum", "precision"):
+            monkeypatch.setattr(f"pgm_sync.inference.{module}.DENSE_UP_TO", 0)
     n, rho = 5, 0.95
     graph = ps.complete_graph(n, 3, ps.Correlation(rho))
     found = ps.margin(graph, dict.fromkeys(range(n), (0.0, 1.0)))

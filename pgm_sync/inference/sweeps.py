@@ -19,7 +19,7 @@ from .problem import Problem, pose
 from .structure import ElementGroup
 
 
-class Message(NamedTuple):
+class SweepMessage(NamedTuple):
     """What passes over one edge of the junction tree, for all elements at once.
 
     In the collect sweep the eliminated `sender` tells its later neighbours, the separator, what is left of the joint
@@ -44,9 +44,9 @@ class Message(NamedTuple):
         return f"{self.sweep}: {ends[0]} -> {ends[1]}, {self.eta.shape[-1]} numbers, {copies} copies"
 
 
-def messages(
+def sweeps(
     graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None
-) -> list[Message]:
+) -> list[SweepMessage]:
     """All messages of the collect and then of the distribute sweep, in the order in which they are sent.
 
     The message of a node without later neighbours (the root of its component) is not sent and not listed. Sums of
@@ -55,7 +55,7 @@ def messages(
 
     >>> from pgm_sync.graph import chain_graph
     >>> from pgm_sync.potentials import Attraction
-    >>> for message in messages(chain_graph(3, 2, Attraction(1.0)), {0: (1.0, 1.0), 2: (0.0, 1.0)}):
+    >>> for message in sweeps(chain_graph(3, 2, Attraction(1.0)), {0: (1.0, 1.0), 2: (0.0, 1.0)}):
     ...     print(message)
     collect: 0 -> 1, 1 numbers, 2 copies
     collect: 1 -> 2, 1 numbers, 2 copies
@@ -66,8 +66,8 @@ def messages(
     """
     problem = pose(graph, evidence)
     names = _owners(problem)
-    collected: list[Message] = []
-    distributed: list[Message] = []
+    collected: list[SweepMessage] = []
+    distributed: list[SweepMessage] = []
     for group in problem.structure.groups:
         collected += _collect(problem, group, names)
         distributed += _distribute(problem, group, names)
@@ -99,7 +99,7 @@ def _factorised(problem: Problem, group: ElementGroup) -> LaneElimination:
     return solver
 
 
-def _collect(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...]]) -> Iterator[Message]:
+def _collect(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...]]) -> Iterator[SweepMessage]:
     factor = _factorised(problem, group).factor
     x = dict(enumerate(group.site_rows.lanes(problem.system.eta)))
     for node, later, column, _ in group.scheme.pivots:
@@ -111,10 +111,12 @@ def _collect(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...
         for k, u in enumerate(later):
             x[u] = x[u] + eta[..., k]
         ends = (_at(group.sites[node], owners),), tuple(_at(group.sites[u], owners) for u in later)
-        yield Message("collect", *ends, precision, eta)
+        yield SweepMessage("collect", *ends, precision, eta)
 
 
-def _distribute(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...]]) -> Iterator[Message]:
+def _distribute(
+    problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...]]
+) -> Iterator[SweepMessage]:
     solver = _factorised(problem, group)
     mean = solver.solve(problem.system.eta)
     inverse = elimination.selected_inverse(group.scheme, solver.factor)
@@ -123,10 +125,14 @@ def _distribute(problem: Problem, group: ElementGroup, owners: list[tuple[Name, 
             continue
         rows = [torch.stack(torch.broadcast_tensors(*(inverse[slot] for slot in row)), -1) for row in pairs]
         ends = tuple(_at(group.sites[u], owners) for u in later), (_at(group.sites[node], owners),)
-        yield Message("distribute", *ends, torch.stack(rows, -2), torch.stack([mean[u] for u in later], -1))
+        yield SweepMessage(
+            "distribute", *ends, torch.stack(rows, -2), torch.stack([mean[u] for u in later], -1)
+        )
 
 
-def _blocks(problem: Problem, owners: list[tuple[Name, ...]]) -> tuple[list[Message], list[Message]]:
+def _blocks(
+    problem: Problem, owners: list[tuple[Name, ...]]
+) -> tuple[list[SweepMessage], list[SweepMessage]]:
     structure = problem.structure
     sites = structure.blocks.sites
     solver = BlockElimination(problem, lambda v: improper(problem, component_of(structure, sites[v][0])))
@@ -148,8 +154,8 @@ def _blocks(problem: Problem, owners: list[tuple[Name, ...]]) -> tuple[list[Mess
         for u, part in zip(later, eta.split([len(sites[u]) for u in later], -1), strict=True):
             x[u] = x[u] + part
         to = tuple(names[u] for u in later)
-        collected.append(Message("collect", (names[v],), to, -cross.mT @ cross, eta))
+        collected.append(SweepMessage("collect", (names[v],), to, -cross.mT @ cross, eta))
         rows = [torch.cat([solver.covariance(a, b) for b in later], -1) for a in later]
         posterior = torch.cat(rows, -2), torch.cat([mean[u] for u in later], -1)
-        distributed.append(Message("distribute", to, (names[v],), *posterior))
+        distributed.append(SweepMessage("distribute", to, (names[v],), *posterior))
     return collected, distributed[::-1]

@@ -7,7 +7,7 @@ import torch
 
 import pgm_sync as ps
 from pgm_sync.errors import ImproperGraphError
-from pgm_sync.inference import dense_joint, messages
+from pgm_sync.inference import dense_joint, sweeps
 
 from .test_infer import close
 
@@ -16,7 +16,7 @@ def test_the_messages_of_a_chain_on_paper():
     """Attraction(1): couplings -1; node 0 has precision 1 + 1, so it sends -(-1)(-1)/2 and -(-1) eta_0 / 2."""
     graph = ps.chain_graph(3, 1, ps.Attraction(1.0))
     evidence = {0: (3.0, 1.0), 1: (0.0, 1.0), 2: (0.0, 1.0)}
-    sent = messages(graph, evidence)
+    sent = sweeps(graph, evidence)
     assert [(m.sweep, m.sender, m.receiver) for m in sent] == [
         ("collect", ((0,),), ((1,),)),
         ("collect", ((1,),), ((2,),)),
@@ -39,7 +39,7 @@ def test_collected_messages_leave_the_marginal_of_the_rest(blocks):
     evidence = {k: (torch.randn(3, 2).double(), 1 + torch.rand(3, 2).double()) for k in range(4)}
     if blocks:
         graph.add_factor("joint", [0, 1], ps.JointGaussian(None, torch.eye(4).double() + 0.3))
-    first = messages(graph, evidence)[0]
+    first = sweeps(graph, evidence)[0]
     joint = ps.infer(graph, evidence, method="dense")
     (sender,), receivers = first.sender[0], [names[0] for names in first.receiver]
     rest = [name for name in graph.trajectories if name != sender]
@@ -57,4 +57,4 @@ def test_collected_messages_leave_the_marginal_of_the_rest(blocks):
 
 def test_an_improper_graph_has_no_messages():
     with pytest.raises(ImproperGraphError, match="component of 0, 1"):
-        messages(ps.chain_graph(2, 1, ps.Attraction(1.0)))
+        sweeps(ps.chain_graph(2, 1, ps.Attraction(1.0)))
