@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError
-from .precision import Coordinates, coordinates, lowest
+from ..maps import element_index
+from ..potentials import Correlation
+from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest
 from .problem import Problem
 from .structure import Structure
 
@@ -40,7 +45,7 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
     leading = sorted(share, key=lambda n: -share[n])[:4]
     shown = ", ".join(f"{n!r} ({share[n]:.2f})" for n in leading)
     scale = np.abs(own.diagonal).max()
-    safe = None
+    safe = rho = None
     if low > -1e-6 * max(scale, 1e-300):
         cause = (
             "nothing fixes a direction of it; give one of these nodes evidence, or a prior: "
@@ -48,7 +53,12 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
         )
     else:
         safe = _safe_scale(own, worst)
-        much = "" if safe is None else f" (couplings times anything below {safe:.4g} would do)"
+        much = "" if safe is None else f" (couplings times anything below {safe:.4g} would do"
+        rho = _safe_rho(problem, own, worst)
+        much += (
+            "" if rho is None else f"{' (' if safe is None else ', '}or every Correlation.rho times {rho:.4g}"
+        )
+        much += ")" if much else ""
         cause = (
             f"its potentials are too strong together; weaken them{much}, fit them jointly with ps.fit, or add a "
             f"precision of more than {-low:.3g} to these nodes"
@@ -60,6 +70,7 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
         smallest_eigenvalue=low,
         direction=direction,
         safe_scale=safe,
+        safe_rho=rho,
     )
 
 
@@ -80,6 +91,59 @@ def _safe_scale(own: Coordinates, k: int) -> float | None:
     i, j = own.ends.T
     scaled = own._replace(diagonal=np.zeros_like(own.diagonal), values=own.values * scale[i] * scale[j])
     return -1 / lowest(scaled.matrix(k))[0]
+
+
+def _safe_rho(problem: Problem, own: Coordinates, k: int) -> float | None:
+    """The factor below which all `Correlation` potentials of a component are weak enough, by bisection.
+
+    Unlike `_safe_scale` it knows that a smaller rho also adds less to the diagonal. None where there is none, or where
+    the component is too large to look at as a matrix.
+    """
+    plan, place = problem.plan, np.full(problem.plan.sites.size, -1, dtype=np.int64)
+    if len(own.sites) > DENSE_UP_TO:
+        return None
+    place[own.sites] = np.arange(len(own.sites))
+    found = []
+    for factor in plan.graph.factors:
+        potential, maps = plan.graph.potential(factor), plan.graph.maps(factor)
+        picked = [element_index(m) for m in maps]
+        if not isinstance(potential, Correlation) or any(p is None for p in picked):
+            continue
+        ends = [
+            place[plan.sites.index[n][p].numpy()]
+            for n, p in zip(plan.graph.scope(factor), picked, strict=True)
+        ]
+        rows = np.flatnonzero((ends[0] >= 0) & (ends[1] >= 0))
+        if len(rows):
+            found.append((potential, [m.out_shape for m in maps], ends[0][rows], ends[1][rows], rows))
+    if not found:
+        return None
+
+    def added(scale: float) -> np.ndarray:
+        total = np.zeros((len(own.sites), len(own.sites)))
+        for potential, shapes, first, second, rows in found:
+            weaker = dataclasses.replace(
+                potential, rho=torch.as_tensor(potential.rho, dtype=torch.float64) * scale
+            )
+            own_part = weaker.information(shapes).precision.detach()
+            values = own_part.reshape(2, 2, -1).expand(2, 2, math.prod(shapes[0]))[..., rows].numpy()
+            for i, a in enumerate((first, second)):
+                for j, b in enumerate((first, second)):
+                    np.add.at(total, (a, b), values[i, j])
+        return total
+
+    rest = own.matrix(k).toarray() - added(1.0)
+
+    def proper(scale: float) -> bool:
+        return bool(np.linalg.eigvalsh(rest + added(scale))[0] > 0)
+
+    low, high = 0.0, 1.0
+    if not proper(low):
+        return None
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if proper(middle) else (low, middle)
+    return low
 
 
 def dense_component(problem: Problem, sites: np.ndarray) -> Tensor:

@@ -282,8 +282,14 @@ def test_potentials_that_are_too_strong_together(method):
     with pytest.raises(ImproperGraphError, match="too strong together") as caught:
         ps.infer(graph, dict.fromkeys(range(n), (0.0, 1.0)), method=method)
     # Eq. 2 on paper: the direction (1, ..., 1) of the complete graph
-    expected = 1 + (n - 1) * (rho**2 - rho) / (1 - rho**2)
+    strength = rho / (1 - rho**2)
+    expected = 1 + (n - 1) * (rho * strength - strength)
     assert caught.value.smallest_eigenvalue == pytest.approx(expected, abs=1e-9)
+    # couplings times s: 1 + (n - 1) strength (rho - s) = 0
+    assert caught.value.safe_scale == pytest.approx((1 / (n - 1) / strength + rho), abs=1e-9)
+    # rho r: 1 + (n - 1) (r^2 - r) / (1 - r^2) = 1 - (n - 1) r / (1 + r) = 0
+    assert caught.value.safe_rho * rho == pytest.approx(1 / (n - 2), abs=1e-5)
+    assert f"or every Correlation.rho times {caught.value.safe_rho:.4g}" in str(caught.value)
 
 
 @pytest.mark.parametrize(("evidence", "error", "message"), [
