@@ -55,6 +55,10 @@ def read_evidence(
         dtype, device = _common({every: tuple(evidence)}, dtype, device)
         pair = _shaped_pair(tuple(evidence), every, (len(sites.elements),), dtype, device)
         return _unary(sites, *pair, {every: evidence}), [], ()
+    if evidence is not None and not isinstance(evidence, Mapping):
+        raise ParameterError(
+            f"evidence is a {type(evidence).__name__}; give a dictionary {{name: (mean, precision)}} or Elements"
+        )
     evidence = dict(evidence or {})
     dtype, device = _common(evidence, dtype, device)
     pairs: dict[Name, tuple[Tensor, Tensor]] = {}
@@ -194,7 +198,12 @@ def _shaped_pair(
         )
     parts = []
     for what, part in zip(("mean", "precision"), value, strict=True):
-        tensor = torch.as_tensor(part, dtype=dtype, device=device)
+        try:
+            tensor = torch.as_tensor(part, dtype=dtype, device=device)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(
+                f"evidence {what} for {name!r} is {part!r}, neither a number nor a tensor", name=name
+            ) from error
         lead = tensor.shape[: max(tensor.ndim - len(shape), 0)]
         try:
             full = tensor.expand(*lead, *shape)

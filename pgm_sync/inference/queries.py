@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from ..errors import ParameterError, ShapeError
+from ..errors import CovarianceError, ParameterError, ShapeError
 from ..gaussian import Gaussian, cholesky
 from ..graph.factor_graph import Name
 from ..graph.separation import names_of, require_disjoint
@@ -48,6 +48,7 @@ def cross_covariance(posterior: Posterior, first: Any, second: Any) -> Tensor:
 def joint(posterior: Posterior, names: Any) -> Gaussian:
     """See `Posterior.joint`."""
     listed = names_of(posterior.graph, names)
+    _require_apart(posterior, listed)
     index = _sites(posterior, listed).to(posterior._eta.device)
     covariance = cross_covariance(posterior, listed, listed)
     return Gaussian.from_moments(posterior._solution.mean[..., index], covariance)
@@ -66,6 +67,7 @@ def conditional(posterior: Posterior, names: Any, given: Any) -> Gaussian:
 
 def _conditional_covariance(posterior: Posterior, names: Sequence[Name], given: Sequence[Name]) -> Tensor:
     """Sigma_AA - Sigma_AB Sigma_BB^{-1} Sigma_BA."""
+    _require_apart(posterior, [*names, *given])
     own = cross_covariance(posterior, names, names)
     if not given:
         return own
@@ -113,6 +115,7 @@ def entropy(posterior: Posterior, names: Any) -> Tensor:
         size = posterior._sites.size if free is None else int(free.sum())
         return 0.5 * (size * math.log(2 * math.pi * math.e) - posterior._solution.log_determinant())
     listed = names_of(posterior.graph, names)
+    _require_apart(posterior, listed)
     return _entropy(cross_covariance(posterior, listed, listed), listed)
 
 
@@ -194,3 +197,19 @@ def _lanczos(solve: Any, lead: torch.Size, size: int, eta: Tensor, count: int) -
 
 def _sites(posterior: Posterior, names: Sequence[Name]) -> Tensor:
     return torch.cat([posterior._sites.index[name] for name in names])
+
+
+def _require_apart(posterior: Posterior, names: Sequence[Name]) -> None:
+    """CovarianceError where some of the nodes show the same site: their covariance is singular."""
+    if not posterior._sites.merged:
+        return
+    seen: dict[int, Name] = {}
+    for name in names:
+        for site in posterior._sites.index[name].tolist():
+            if site in seen:
+                raise CovarianceError(
+                    f"{seen[site]!r} and {name!r} share elements (an Equality factor makes them one), so their joint "
+                    "covariance is singular; ask for one of them",
+                    names=[seen[site], name],
+                )
+            seen[site] = name
