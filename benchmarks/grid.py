@@ -134,8 +134,9 @@ def build(quick: bool) -> str:
         note = f"gtsam {other[1]}"
     return (
         f"Means and all {size * size} marginal variances of a {size} x {size} grid, one number per node, float64,\n"
-        f"medians of {repeats}. pgm_sync: infer on a compiled plan (compiling and a first call took {1e3 * once:.0f} ms once);\n"
-        "GTSAM: elimination, optimize and marginalCovariance of every key, its graph and ordering made before.\n\n"
+        f"medians of {repeats}. pgm_sync: infer on a compiled plan (compiling and a first call took once\n"
+        f"{1e3 * once:.0f} ms); GTSAM: elimination, optimize and marginalCovariance of every key, its graph and\n"
+        "ordering made before.\n\n"
         + table(rows)
         + f"\n\nscipy {scipy.__version__}; {note}"
     )

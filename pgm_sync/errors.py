@@ -101,3 +101,15 @@ class MissingPackageError(PgmSyncError, ImportError):
 
 class ConvergenceError(PgmSyncError):
     """An iteration that did not reach its tolerance; `trace` holds the residuals."""
+
+
+class CavityError(PgmSyncError):
+    """A message of belief propagation whose sender has no positive precision without the receiver.
+
+    ``source`` and ``target`` name the message (no target: the belief of `source`), ``iteration`` when,
+    ``precision`` the number that should have been positive.
+    """
+
+
+class LoopError(UnsupportedError):
+    """Something that is only right on forests was asked of a graph with a loop; ``cycle`` names its nodes."""

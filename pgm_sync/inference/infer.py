@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
+from .belief_propagation.plan import propagate
 from .compile import Plan
 from .conditioning import clamp, clamp_dense, observed_sites, restore
 from .conjugate_gradient import conjugate_gradient
@@ -20,7 +21,7 @@ from .posterior import Info, Posterior, Solution
 from .problem import Problem, pose, residual
 from .structure import Structure
 
-METHODS = ("auto", "exact", "dense", "cg")
+METHODS = ("auto", "exact", "dense", "cg", "gbp")
 
 
 def infer(
@@ -47,6 +48,8 @@ def infer(
       and covariances are exact.
     - "cg": preconditioned conjugate gradients, for graphs whose elimination would be too large (options `tolerance`,
       `max_iterations`, `progress`, as in `conjugate_gradient`). Variances of large graphs are estimates.
+    - "gbp": belief propagation (options `schedule`, `damping`, `frozen`, `tolerance`, `max_iterations`, `messages`,
+      `progress`, as in `belief_propagation.run`). Exact on forests; on loops its means are, its variances are not.
     - "auto": "exact", unless a pattern would take more than `AFFORDABLE` multiplications per copy: then "cg".
     - "dense": the whole system as one matrix, a reference.
 
@@ -63,9 +66,9 @@ def infer(
     >>> posterior.mean[2].round(decimals=3)
     tensor([0.6400], dtype=torch.float64)
 
-    Raises ImproperGraphError (naming the nodes and the direction without precision), ConvergenceError, and on
-    evidence that does not fit: UnknownNameError, ShapeError, DtypeError, DeviceError, ParameterError, NotFiniteError;
-    StalePlanError; UnfittedError; UnsupportedError.
+    Raises ImproperGraphError (naming the nodes and the direction without precision), ConvergenceError, CavityError,
+    and on evidence that does not fit: UnknownNameError, ShapeError, DtypeError, DeviceError, ParameterError,
+    NotFiniteError; StalePlanError; UnfittedError; UnsupportedError.
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
@@ -87,6 +90,9 @@ def infer(
     elif chosen == "cg":
         run = conjugate_gradient
         options = {"start": None if earlier is None else earlier.mean.detach(), **options}
+    elif chosen == "gbp":
+        run = propagate
+        options = {"start": earlier, **options}
     else:
         run = eliminate
         options = {"start": earlier, **options}

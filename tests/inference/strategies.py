@@ -78,7 +78,7 @@ KINDS = [
 
 
 @st.composite
-def graphs_with_evidence(draw, kinds=KINDS):
+def graphs_with_evidence(draw, kinds=KINDS, margins=(0.01, 1.0, 150.0)):
     """(graph, evidence) with a proper joint density, by a wide or by a narrow margin.
 
     The evidence outweighs what indefinite potentials take away; condition numbers reach 1e5.
@@ -98,7 +98,7 @@ def graphs_with_evidence(draw, kinds=KINDS):
         graph.add_factor(f"f{k}", [a, b], potential, maps)
     if draw(st.booleans()):
         graph.add_factor("seen", [0], Evidence(torch.randn(SHAPE, generator=generator), 2.0))
-    margin = draw(st.sampled_from([0.01, 1.0, 150.0]))
+    margin = draw(st.sampled_from(margins))
     floor = margin - min(torch.linalg.eigvalsh(dense_joint(graph).precision)[0].item(), 0.0)
     batch = draw(st.sampled_from([(), (3,), (2, 2)]))
     shared_precision = draw(st.booleans())
