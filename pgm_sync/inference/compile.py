@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,11 @@ class Plan:
     _structures: dict[frozenset, Structure] = field(default_factory=dict)
     _constants: dict[tuple, Constants] = field(default_factory=dict)
 
+    @cached_property
+    def without_eta(self) -> bool:
+        """Whether the elementwise factors add nothing to eta, as without means of their own."""
+        return not (self.sums.eta.requires_grad or bool(self.sums.eta.any()))
+
     def check_current(self) -> None:
         """Raise StalePlanError if the graph has changed since the plan was made."""
         if describe(self.graph) != self.description:
@@ -89,7 +95,7 @@ class Plan:
         dtype, device = unary.eta.dtype, unary.eta.device
         constants = self.constants(dtype, device)
         diagonal = constants.diagonal + unary.precision
-        eta = constants.eta + unary.eta
+        eta = unary.eta if self.without_eta else constants.eta + unary.eta
         terms = [*self.joints, *matrices]
         for term in terms:
             index = term.sites.to(device)

@@ -21,11 +21,11 @@ Lanes = list[Tensor]
 
 
 class Factor(NamedTuple):
-    """L D L' of every copy."""
+    """L D L' of every copy; L as the gains -L that the sweeps multiply by: what x_u says of the mean of x_v."""
 
     pivots: Lanes  # per position: D
     inverses: Lanes  # per position: 1 / D
-    lower: dict[int, Tensor]  # per slot off the diagonal: L
+    gains: dict[int, Tensor]  # per slot off the diagonal: -L
 
 
 def factorise(scheme: ScalarScheme, diagonal: Lanes, edges: Lanes) -> Factor:
@@ -36,15 +36,16 @@ def factorise(scheme: ScalarScheme, diagonal: Lanes, edges: Lanes) -> Factor:
     values = _Accumulated(diagonal)
     values.lanes.update(zip(scheme.edge_slots, edges, strict=True))
     inverses: Lanes = [diagonal[0]] * scheme.n
-    lower = {}
+    gains = {}
     for node, _, column, pairs in scheme.pivots:
         inverses[node] = inverse = values.lanes[node].reciprocal()
         raw = [values.lanes[slot] for slot in column]
+        minus = -inverse if raw else inverse
         for i, slot in enumerate(column):
-            lower[slot] = scaled = raw[i] * inverse
+            gains[slot] = gain = raw[i] * minus
             for j in range(i + 1):
-                values.subtract(pairs[i][j], scaled, raw[j])
-    return Factor([values.lanes[node] for node in range(scheme.n)], inverses, lower)
+                values.add(pairs[i][j], gain, raw[j])
+    return Factor([values.lanes[node] for node in range(scheme.n)], inverses, gains)
 
 
 def solve(scheme: ScalarScheme, factor: Factor, right: Lanes) -> Lanes:
@@ -52,7 +53,7 @@ def solve(scheme: ScalarScheme, factor: Factor, right: Lanes) -> Lanes:
     x = _Accumulated(right)
     for node, later, column, _ in scheme.pivots:
         for u, slot in zip(later, column, strict=True):
-            x.subtract(u, factor.lower[slot], x.lanes[node])
+            x.add(u, factor.gains[slot], x.lanes[node])
     for node in range(scheme.n):
         x.lanes[node] = x.lanes[node] * factor.inverses[node]
         x.owned.add(node)
@@ -71,7 +72,7 @@ def root(scheme: ScalarScheme, factor: Factor, white: Lanes) -> Lanes:
 def _backward(scheme: ScalarScheme, factor: Factor, x: _Accumulated) -> None:
     for node, later, column, _ in reversed(scheme.pivots):
         for u, slot in zip(later, column, strict=True):
-            x.subtract(node, factor.lower[slot], x.lanes[u])
+            x.add(node, factor.gains[slot], x.lanes[u])
 
 
 def selected_inverse(scheme: ScalarScheme, factor: Factor) -> dict[int, Tensor]:
@@ -80,31 +81,31 @@ def selected_inverse(scheme: ScalarScheme, factor: Factor) -> dict[int, Tensor]:
     for node, later, column, pairs in reversed(scheme.pivots):
         variance = factor.inverses[node]
         for i in range(len(later)):
-            cross = -(inverse[pairs[i][0]] * factor.lower[column[0]])
+            cross = inverse[pairs[i][0]] * factor.gains[column[0]]
             for j in range(1, len(later)):
-                cross = _subtract(cross, inverse[pairs[i][j]], factor.lower[column[j]], owned=True)
+                cross = _add(cross, inverse[pairs[i][j]], factor.gains[column[j]], owned=True)
             inverse[column[i]] = cross
-            variance = _subtract(variance, cross, factor.lower[column[i]], owned=i > 0)
+            variance = _add(variance, cross, factor.gains[column[i]], owned=i > 0)
         inverse[node] = variance
     return inverse
 
 
 class _Accumulated:
-    """Lanes that products are subtracted from: a copy at the first time, in place from then on."""
+    """Lanes that products are added to: a copy at the first time, in place from then on."""
 
     def __init__(self, lanes: Lanes):
         self.lanes: dict[int, Tensor] = dict(enumerate(lanes))
         self.owned: set[int] = set()
 
-    def subtract(self, slot: int, a: Tensor, b: Tensor) -> None:
+    def add(self, slot: int, a: Tensor, b: Tensor) -> None:
         if slot in self.lanes:
-            self.lanes[slot] = _subtract(self.lanes[slot], a, b, slot in self.owned)
+            self.lanes[slot] = _add(self.lanes[slot], a, b, slot in self.owned)
         else:  # fill
-            self.lanes[slot] = -(a * b)
+            self.lanes[slot] = a * b
         self.owned.add(slot)
 
 
-def _subtract(total: Tensor, a: Tensor, b: Tensor, owned: bool) -> Tensor:
+def _add(total: Tensor, a: Tensor, b: Tensor, owned: bool) -> Tensor:
     if owned and not (total.requires_grad or a.requires_grad or b.requires_grad):
-        return total.addcmul_(a, b, value=-1)
-    return torch.addcmul(total, a, b, value=-1)
+        return total.addcmul_(a, b)
+    return torch.addcmul(total, a, b)

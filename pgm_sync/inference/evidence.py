@@ -101,7 +101,8 @@ def _unary(sites: Sites, mean: Tensor, precision: Tensor, given: Mapping[Name, A
     _common_batch(
         {"the means": mean.shape[:-1], "the precisions": precision.shape[:-1]}, "mean and precision"
     )
-    if not _fine(mean, precision):
+    eta = mean * precision
+    if not _fine(eta, precision):
         for name, value in given.items():
             own = [torch.as_tensor(part) for part in value]
             require_finite(own[0], f"evidence mean for {name!r}")
@@ -117,15 +118,17 @@ def _unary(sites: Sites, mean: Tensor, precision: Tensor, given: Mapping[Name, A
         total = values.new_zeros(*values.shape[:-1], sites.size)
         return total.index_add(-1, sites.elements.to(values.device), values)
 
-    return Unary(on_sites(precision), on_sites(mean * precision), lambda: log_scale(mean, precision).sum(-1))
+    return Unary(on_sites(precision), on_sites(eta), lambda: log_scale(mean, precision).sum(-1))
 
 
-def _fine(mean: Tensor, precision: Tensor) -> bool:
-    """Whether all is finite and no precision negative. Sums carry NaN and infinity along, in one fast pass each;
-    one that overflows by itself only costs the caller a closer look."""
-    mean, precision = mean.detach(), precision.detach()
-    sums = torch.stack([mean.sum(), precision.sum()])
-    return bool((sums.isfinite().all() & (precision.amin() >= 0)).item())
+def _fine(eta: Tensor, precision: Tensor) -> bool:
+    """Whether all is finite and no precision negative, in two fast passes.
+
+    The sum of ``mean * precision`` carries NaN and infinity of both along; one that overflows by itself only costs
+    the caller a closer look.
+    """
+    with torch.no_grad():
+        return bool((eta.sum().isfinite() & (precision.amin() >= 0)).item())
 
 
 def _common_batch(batches: Mapping[Name, torch.Size], what: str) -> torch.Size:

@@ -105,9 +105,9 @@ def _collect(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...
     for node, later, column, _ in group.scheme.pivots:
         if not later:
             continue
-        lower = torch.stack(torch.broadcast_tensors(*(factor.lower[slot] for slot in column)), -1)
-        eta = -lower * x[node].unsqueeze(-1)
-        precision = -lower.unsqueeze(-1) * lower.unsqueeze(-2) * factor.pivots[node][..., None, None]
+        gains = torch.stack(torch.broadcast_tensors(*(factor.gains[slot] for slot in column)), -1)
+        eta = gains * x[node].unsqueeze(-1)
+        precision = -gains.unsqueeze(-1) * gains.unsqueeze(-2) * factor.pivots[node][..., None, None]
         for k, u in enumerate(later):
             x[u] = x[u] + eta[..., k]
         ends = (_at(group.sites[node], owners),), tuple(_at(group.sites[u], owners) for u in later)
