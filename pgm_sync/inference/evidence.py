@@ -89,9 +89,10 @@ def _side_by_side(
     columns = []
     for k, what in enumerate(("mean", "precision")):
         batch = _common_batch({name: pair[k].shape[:-1] for name, pair in pairs.items()}, what)
-        parts = [
-            pairs.get(name, missing)[k].expand(*batch, len(index)) for name, index in sites.index.items()
-        ]
+        parts = []
+        for name, size in sites.sizes.items():
+            part, full = pairs.get(name, missing)[k], (*batch, size)
+            parts.append(part if part.shape == full else part.expand(full))
         columns.append(torch.cat(parts, -1))
     return columns
 
@@ -208,17 +209,18 @@ def _shaped_pair(
                 f"evidence {what} for {name!r} is {part!r}, neither a number nor a tensor", name=name
             ) from error
         lead = tensor.shape[: max(tensor.ndim - len(shape), 0)]
-        try:
-            full = tensor.expand(*lead, *shape)
-        except RuntimeError:
-            raise ShapeError(
-                f"evidence {what} for {name!r} has shape {tuple(tensor.shape)}, which does not broadcast to "
-                f"(*batch, {', '.join(map(str, shape))})",
-                name=name,
-                expected=shape,
-                got=tuple(tensor.shape),
-            ) from None
-        parts.append(full.flatten(len(lead)) if shape else full[..., None])
+        if tensor.shape[len(lead) :] != shape:
+            try:
+                tensor = tensor.expand(*lead, *shape)
+            except RuntimeError:
+                raise ShapeError(
+                    f"evidence {what} for {name!r} has shape {tuple(tensor.shape)}, which does not broadcast to "
+                    f"(*batch, {', '.join(map(str, shape))})",
+                    name=name,
+                    expected=shape,
+                    got=tuple(tensor.shape),
+                ) from None
+        parts.append(tensor if len(shape) == 1 else tensor.flatten(len(lead)) if shape else tensor[..., None])
     return parts[0], parts[1]
 
 

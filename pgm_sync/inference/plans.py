@@ -65,12 +65,11 @@ def weak(pivots: Tensor, diagonal: Tensor) -> Tensor:
     return ~(pivots > 16 * torch.finfo(pivots.dtype).eps * diagonal.abs())
 
 
-def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor]) -> int | None:
-    """The first copy with a weak pivot; two reductions per lane where all is well."""
+def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor) -> int | None:
+    """The first copy with a weak pivot; one reduction per lane where all is well."""
     with torch.no_grad():
         low = torch.stack([lane.amin() for lane in pivots])
-        high = torch.stack([lane.amax() for lane in diagonal])
-        if not bool(weak(low, high).any()):
+        if not bool(weak(low, highest).any()):
             return None
         bad = torch.stack([weak(p, d) for p, d in zip(pivots, diagonal, strict=True)])
         copies = bad.reshape(-1, bad.shape[-1]).any(0)
@@ -87,11 +86,12 @@ class LaneElimination(GroupSolver):
         self.width = self.scheme.width
         self.cost = self.scheme.calls * _wide(group, problem)
         self.diagonal = group.site_rows.lanes(problem.system.diagonal)
+        self._highest = problem.system.diagonal.detach().amax()  # of all groups: enough for a first look
         edges = group.coupling_lanes(problem.system.pairs)
         self.factor = elimination.factorise(self.scheme, self.diagonal, edges)
 
     def failed(self) -> int | None:
-        return _failed_copy(self.factor.pivots, self.diagonal)
+        return _failed_copy(self.factor.pivots, self.diagonal, self._highest)
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return elimination.solve(self.scheme, self.factor, self.group.site_rows.lanes(right))

@@ -32,6 +32,11 @@ class Sites:
     starts: Mapping[Name, int]  # the first site of every node whose sites are a range
 
     @cached_property
+    def sizes(self) -> dict[Name, int]:
+        """How many elements every node has."""
+        return {name: len(index) for name, index in self.index.items()}
+
+    @cached_property
     def elements(self) -> Tensor:
         """The sites of all elements of all nodes, in insertion order."""
         return torch.cat(list(self.index.values()))
