@@ -44,8 +44,18 @@ def documented(package: ModuleType) -> Iterator[ModuleType]:
         module = importlib.import_module(f"{package.__name__}.{name}")
         if public_names(module):
             yield module
+            # of what a package exports from its modules it is the page; packages inside have their own
+            yield from documented_packages(module)
         elif hasattr(module, "__path__"):
             yield from documented(module)
+
+
+def documented_packages(package: ModuleType) -> Iterator[ModuleType]:
+    """Packages inside a package, with what they export."""
+    for folder in map(Path, getattr(package, "__path__", [])):
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and (path / "__init__.py").exists():
+                yield importlib.import_module(f"{package.__name__}.{path.name}")
 
 
 def summary(thing: Any) -> str:

@@ -21,7 +21,7 @@ from .structure import ElementGroup
 
 
 class WalkSummability(NamedTuple):
-    """Spectral radius of |R|, R = I - D^{-1/2} Lambda D^{-1/2} with D the diagonal of Lambda, per problem of a batch.
+    """Spectral radius of ``|R|``, ``R = I - D^{-1/2} Lambda D^{-1/2}`` with D the diagonal of Lambda, per problem.
 
     `lower` and `upper` enclose it (Collatz and Wielandt). Where it is below 1 the graph is walk-summable: belief
     propagation converges from zero messages, under any schedule, to the exact means.
@@ -33,7 +33,7 @@ class WalkSummability(NamedTuple):
 
     @property
     def radius(self) -> Tensor:
-        """rho(|R|), the middle of the bounds, ``(*batch)``."""
+        """``rho(|R|)``, the middle of the bounds, ``(*batch)``."""
         return (self.lower + self.upper) / 2
 
     @property
@@ -68,7 +68,7 @@ def walk_summability(
     tolerance: float = 1e-8,
     max_iterations: int = 20_000,
 ) -> WalkSummability:
-    """rho(|R|) of a graph under its evidence, by power iteration on |R| + I with bounds, component by component.
+    """``rho(|R|)`` of a graph under its evidence, by power iteration on ``|R| + I`` with bounds for every component.
 
     >>> from pgm_sync.graph import ring_graph
     >>> from pgm_sync.potentials import Attraction

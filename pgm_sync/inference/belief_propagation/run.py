@@ -515,7 +515,7 @@ def _by_name(net: Network, mean: Tensor, variance: Callable[[], Tensor]) -> Beli
 
 
 def log_determinant(net: Network, messages: Messages) -> Tensor:
-    """log |Lambda|, ``(*batch)``, in the Bethe approximation: ``log |J_i|`` of nodes and of
+    """``log |Lambda|``, ``(*batch)``, in the Bethe approximation: ``log |J_i|`` of nodes and of
     pairs ``log |J_ij| / |J_i| |J_j|``.
 
     Exact on forests. At the fixed point it is stationary in the messages, so its derivative with them held is its
