@@ -17,7 +17,7 @@ from .block import Blocks
 from .evidence import Unary, likelihood_sites
 from .sites import Sites, shared_sites
 from .structure import Structure, analyse
-from .terms import ElementTerm, JointTerm, factor_terms
+from .terms import ElementTerm, JointTerm, element_terms, joint_terms
 
 
 class System(NamedTuple):
@@ -47,13 +47,18 @@ class Plan:
     graph: FactorGraph
     sites: Sites
     pairs: np.ndarray  # (m, 2) sites coupled by elementwise factors, each pair once, first < second
-    joints: list[JointTerm]
     sums: Constants  # float64, on the CPU
     device: torch.device | None
     dtype: torch.dtype | None
     description: tuple
+    memory: dict[str, Any] = field(default_factory=dict)  # what plans of the engine keep between inferences
     _structures: dict[frozenset, Structure] = field(default_factory=dict)
     _constants: dict[tuple, Constants] = field(default_factory=dict)
+
+    @cached_property
+    def joints(self) -> list[JointTerm]:
+        """What the factors through feature maps and matrix potentials add. Made when first used: see `low_rank`."""
+        return joint_terms(self.graph, self.sites)
 
     @cached_property
     def without_eta(self) -> bool:
@@ -178,10 +183,9 @@ def compile(
         raise DtypeError(f"dtype={dtype} is not torch.float32 or torch.float64", dtype=dtype)
     graph.validate()
     sites = shared_sites(graph)
-    elements, joints = factor_terms(graph, sites)
-    pairs, constants = _add_up(elements, sites.size)
+    pairs, constants = _add_up(element_terms(graph, sites), sites.size)
     device = None if device is None else torch.device(device)
-    return Plan(graph, sites, pairs, joints, constants, device, dtype, describe(graph))
+    return Plan(graph, sites, pairs, constants, device, dtype, describe(graph))
 
 
 def _add_up(terms: list[ElementTerm], size: int) -> tuple[np.ndarray, Constants]:

@@ -75,7 +75,7 @@ def clamp(problem: Problem, known: Tensor, values: Tensor) -> Problem:
     ``Lambda_FF x_F = eta_F - Lambda_FO v``; the observed sites stay in place, uncoupled, with unit precision and mean
     v. The log scale is such that the integral is that of the original density over the other sites, at v.
     """
-    plan, structure, system = problem
+    plan, structure, system, _ = problem
     free = ~known
     couplings = product(problem, values)
     eta = torch.where(known, values, system.eta - couplings)

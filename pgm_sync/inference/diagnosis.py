@@ -148,7 +148,7 @@ def _safe_rho(problem: Problem, own: Coordinates, k: int) -> float | None:
 
 def dense_component(problem: Problem, sites: np.ndarray) -> Tensor:
     """The precision of one component, ``(*batch, n, n)``, float64 on the CPU."""
-    plan, structure, system = problem
+    plan, structure, system, _ = problem
     place = np.full(plan.sites.size, -1, dtype=np.int64)
     place[sites] = np.arange(len(sites))
     if structure.group[sites[0]] >= 0:

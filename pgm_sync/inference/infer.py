@@ -11,12 +11,13 @@ from torch import Tensor
 from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from .belief_propagation.plan import propagate
-from .compile import Plan
+from .compile import Plan, as_plan
 from .conditioning import clamp, clamp_dense, observed_sites, restore
 from .conjugate_gradient import conjugate_gradient
 from .dense import dense_joint
 from .evidence import Elements
 from .exact import eliminate, solve_dense
+from .low_rank import applies, low_rank, solve_by_features
 from .posterior import Info, Posterior, Solution
 from .problem import Problem, pose, residual
 from .structure import Structure
@@ -72,8 +73,16 @@ def infer(
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
-    problem = pose(graph, evidence)
-    plan, structure, _ = problem
+    plan = as_plan(graph)
+    if method in ("auto", "exact") and observed is None:
+        low = low_rank(plan)
+        if low is not None and applies(low, evidence):
+            _check_options(eliminate, options, "exact")
+            problem, solution = solve_by_features(plan, low, evidence)
+            reason = "few features of large nodes: solved for the features"
+            return Posterior(problem, solution, lambda: _info(problem, solution, "exact", reason))
+    problem = pose(plan, evidence)
+    structure = problem.structure
     known = values = None
     if observed is not None:
         known, values = observed_sites(problem, observed)
@@ -101,21 +110,23 @@ def infer(
     if known is not None:
         solution = restore(solution, known)
 
-    def info() -> Info:
-        return Info(
-            method=chosen,
-            plan=solution.plan,
-            reason=reason,
-            components=int(structure.component.max()) + 1,
-            groups=len(structure.groups),
-            blocks=len(structure.blocks.sites),
-            width=solution.width,
-            cost=solution.cost,
-            residual=residual(problem, solution.mean.detach()),
-            variances_exact=solution.exact,
-        )
+    return Posterior(problem, solution, lambda: _info(problem, solution, chosen, reason))
 
-    return Posterior(problem, solution, info)
+
+def _info(problem: Problem, solution: Solution, method: str, reason: str) -> Info:
+    structure = problem.structure
+    return Info(
+        method=method,
+        plan=solution.plan,
+        reason=reason,
+        components=int(structure.component.max()) + 1,
+        groups=len(structure.groups),
+        blocks=len(structure.blocks.sites),
+        width=solution.width,
+        cost=solution.cost,
+        residual=residual(problem, solution.mean.detach()),
+        variances_exact=solution.exact,
+    )
 
 
 def _choose(structure: Structure) -> tuple[str, str]:

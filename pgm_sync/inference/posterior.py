@@ -82,7 +82,7 @@ class Posterior:
     """
 
     def __init__(self, problem: Problem, solution: Solution, describe: Callable[[], Info]):
-        plan, _, system = problem
+        plan, _, system, _ = problem
         sites = plan.sites
         self.graph, self._describe, self._problem = plan.graph, describe, problem
         self._sites, self._solution, self._eta = sites, solution, system.eta

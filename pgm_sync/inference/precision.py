@@ -23,7 +23,7 @@ def precision_batch(problem: Problem) -> torch.Size:
 
 def precision_entries(problem: Problem, rows: np.ndarray, columns: np.ndarray) -> Tensor:
     """Entries (rows[k], columns[k]) of Lambda, ``(*precision batch, k)``; zeros where nothing couples."""
-    plan, structure, system = problem
+    plan, structure, system, _ = problem
     lead, device = precision_batch(problem), system.eta.device
     out = system.eta.new_zeros(*lead, len(rows))
 
@@ -55,7 +55,7 @@ def precision_entries(problem: Problem, rows: np.ndarray, columns: np.ndarray) -
             if block is not None:
                 i, j = (torch.from_numpy(place[k, chosen]).to(device) for k in (0, 1))
                 out = put(inside[chosen], block[..., i, j])
-    return out
+    return out if problem.coupling is None else out + problem.coupling.entries(rows, columns)
 
 
 def precision_block(problem: Problem, sites: np.ndarray) -> Tensor:
@@ -98,7 +98,7 @@ class Coordinates(NamedTuple):
 
 def coordinates(problem: Problem, without: np.ndarray | None = None) -> Coordinates:
     """All of Lambda, in float64 on the CPU; `without` is a mask of sites ``(sites,)`` to leave out."""
-    plan, structure, system = problem
+    plan, structure, system, _ = problem
     lead = precision_batch(problem)
 
     def flat(values: Tensor) -> np.ndarray:

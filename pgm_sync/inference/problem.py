@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +19,23 @@ from .structure import ElementGroup, Structure
 MANY = 2000  # edges of a pattern, from which one call per edge takes too long
 
 
+class Coupling(Protocol):
+    """A part of Lambda that is not kept as a matrix."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Its product with ``x (*batch, sites)``."""
+
+    def entries(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        """Its entries (rows[k], columns[k])."""
+
+
 class Problem(NamedTuple):
     """``Lambda x = eta`` over the sites of a plan."""
 
     plan: Plan
     structure: Structure
     system: System
+    coupling: Coupling | None = None  # what Lambda has beyond `system`
 
 
 def pose(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None) -> Problem:
@@ -37,6 +49,8 @@ def pose(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | No
 def product(problem: Problem, x: Tensor) -> Tensor:
     """``Lambda x`` for ``x (*batch, sites)``, without forming Lambda."""
     structure, system = problem.structure, problem.system
+    if problem.coupling is not None:
+        return product(problem._replace(coupling=None), x) + problem.coupling(x)
     batch = torch.broadcast_shapes(x.shape[:-1], system.diagonal.shape[:-1])
     x = x.expand(*batch, x.shape[-1])
     parts = [part for group in structure.groups for part in _group_product(group, system, x)]

@@ -137,7 +137,7 @@ def margin(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | 
     Raises as `infer` on bad evidence.
     """
     problem = pose(graph, evidence)
-    plan, structure, system = problem
+    plan, structure, system, _ = problem
     lead = precision_batch(problem)
     flat = lead.numel()
     smallest = torch.full((flat,), torch.inf, dtype=torch.float64)

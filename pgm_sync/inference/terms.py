@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import UnfittedError
+from ..errors import UnfittedError, UnsupportedError
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import full_covariance, node_marginal
-from ..maps import LinearMap, element_index, sparse_entries
-from ..potentials import Information
+from ..maps import LinearMap, element_index, is_sparse, sparse_entries
+from ..potentials import Information, Potential
 from ..potentials.base import StructuralPotential
 from .sites import Sites
+
+LARGEST_MATRIX = 8192  # sites of a term through features: 0.5 GB
 
 
 class ElementTerm(NamedTuple):
@@ -39,42 +42,78 @@ class JointTerm(NamedTuple):
     log_scale: Tensor  # (*batch)
 
 
-def factor_terms(graph: FactorGraph, sites: Sites) -> tuple[list[ElementTerm], list[JointTerm]]:
-    """The contributions of all factors with a density, float64.
+def seen_as(maps: Sequence[LinearMap], potential: Potential) -> str:
+    """How a factor acts: "structural" (no density), "index" or "sparse" (element by element), or "joint" (a matrix)."""
+    if isinstance(potential, StructuralPotential):
+        return "structural"
+    if not potential.elementwise:
+        return "joint"
+    if all(element_index(m) is not None for m in maps):
+        return "index"
+    return "sparse" if all(is_sparse(m) for m in maps) else "joint"
 
-    A hidden variable gets the marginal its factors state, once: Eq. 1 divides by the marginals of the
-    trajectories only. Raises UnfittedError for a potential without parameters.
+
+def element_terms(graph: FactorGraph, sites: Sites) -> list[ElementTerm]:
+    """The contributions of all elementwise factors through index and sparse maps, float64.
+
+    Raises UnfittedError for a potential without parameters, of whatever kind.
     """
-    elements, joints = [], []
+    elements = []
     known: dict[tuple, Information] = {}  # many factors of a large graph share one potential
     alike: dict[tuple, list[list[Tensor]]] = {}  # and see whole nodes or the same elements of them
     for factor in graph.factors:
-        potential = graph.potential(factor)
-        if isinstance(potential, StructuralPotential):
-            continue
-        if not potential.fitted:
+        potential, maps, scope = graph.potential(factor), graph.maps(factor), graph.scope(factor)
+        kind = seen_as(maps, potential)
+        if kind != "structural" and not potential.fitted:
             raise UnfittedError(
                 f"factor {factor!r} has a {type(potential).__name__} without parameters: "
                 "call ps.fit(graph, data) first, or give it some",
                 factor=factor,
             )
-        maps, scope = graph.maps(factor), graph.scope(factor)
+        if kind not in ("index", "sparse"):
+            continue
         shapes = tuple(m.out_shape for m in maps)
         key = (id(potential), shapes)
         if key not in known:
             known[key] = potential.information(shapes)
-        information = known[key]
+        if kind == "index":
+            own = [sites.index[name][element_index(m)] for name, m in zip(scope, maps, strict=True)]
+            alike.setdefault(key, []).append(own)
+            continue
+        ends = []
+        for name, m in zip(scope, maps, strict=True):
+            rows, columns, values = sparse_entries(m)
+            ends.append((rows, sites.index[name][columns], values))
+        elements.append(_sparse_term(*_expanded(known[key], shapes[0]), ends))
+    for key, listed in alike.items():
+        precision, eta, scale = _expanded(known[key], key[1][0])
+        together = [torch.stack([own[k] for own in listed]) for k in range(len(listed[0]))]
+        elements.append(_index_term(precision, eta, len(listed) * scale, together))
+    return elements
+
+
+def joint_terms(graph: FactorGraph, sites: Sites) -> list[JointTerm]:
+    """The contributions of all other factors, as matrices over sites, float64.
+
+    A hidden variable gets the marginal its factors state, once: Eq. 1 divides by the marginals of the
+    trajectories only. Raises UnsupportedError for features of nodes too large to be looked at as a matrix.
+    """
+    joints = []
+    for factor in graph.factors:
+        potential, maps, scope = graph.potential(factor), graph.maps(factor), graph.scope(factor)
+        if seen_as(maps, potential) != "joint":
+            continue
+        size = sum(m.in_size for m in maps)
+        if size > LARGEST_MATRIX and not all(element_index(m) is not None for m in maps):
+            raise UnsupportedError(
+                f"factor {factor!r} sees features of {size} elements, a matrix too large; features of large nodes are "
+                "solved by method='exact' with evidence (mean, precision) on them and no elementwise coupling of the "
+                "same nodes",
+                factor=factor,
+            )
+        shapes = [m.out_shape for m in maps]
+        information = potential.information(shapes)
         if potential.elementwise:
-            picked = [element_index(m) for m in maps]
-            if all(p is not None for p in picked):
-                own = [sites.index[name][p] for name, p in zip(scope, picked, strict=True)]
-                alike.setdefault(key, []).append(own)
-                continue
-            entries = [sparse_entries(m) for m in maps]
-            if all(e is not None for e in entries):
-                placed = [(e[0], sites.index[n][e[1]], e[2]) for n, e in zip(scope, entries, strict=True)]  # type: ignore[index]
-                elements.append(_sparse_term(*_expanded(information, shapes[0]), placed))
-                continue
             precision, eta, scale = _expanded(information, shapes[0])
             dense = torch.diag_embed(precision).permute(0, 2, 1, 3).reshape(eta.numel(), -1)
             joint = Gaussian(dense, eta.flatten(), scale)
@@ -83,16 +122,12 @@ def factor_terms(graph: FactorGraph, sites: Sites) -> tuple[list[ElementTerm], l
                 information.precision.double(), information.eta.double(), information.log_scale.double()
             )
         joints.append(joint_term(joint, list(zip(scope, maps, strict=True)), sites))
-    for key, listed in alike.items():
-        precision, eta, scale = _expanded(known[key], key[1][0])
-        ends = [torch.stack([own[k] for own in listed]) for k in range(len(listed[0]))]
-        elements.append(_index_term(precision, eta, len(listed) * scale, ends))
     for name in graph.hidden:
         stated = node_marginal(graph, name)
         if stated is not None:
             prior = Gaussian.from_moments(stated.marginal.mean, full_covariance(stated.marginal))
             joints.append(joint_term(prior, [(name, stated.map)], sites))
-    return elements, joints
+    return joints
 
 
 def joint_term(gaussian: Gaussian, ends: list[tuple[Name, LinearMap]], sites: Sites) -> JointTerm:

@@ -3,7 +3,7 @@
 from .base import Composition, LinearMap, Shape, as_shape
 from .features import DCT, ChannelMeans, FeatureMap, Features
 from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, element_index
-from .sparse import SparseMap, sparse_entries
+from .sparse import SparseMap, is_sparse, sparse_entries
 
 __all__ = [
     "DCT",
@@ -23,5 +23,6 @@ __all__ = [
     "SparseMap",
     "as_shape",
     "element_index",
+    "is_sparse",
     "sparse_entries",
 ]

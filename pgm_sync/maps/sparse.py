@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import coo_array
 from torch import Tensor
 
-from ..errors import NotFiniteError, ShapeError
+from ..errors import NotFiniteError, ShapeError, UnsupportedError
 from .base import Composition, LinearMap, Shape, as_shape
 from .index import element_index
 
@@ -78,24 +78,29 @@ class SparseMap(LinearMap):
         return out.index_add(-1, indices[rows], terms).reshape(*batch, *target)
 
 
-def sparse_entries(map: LinearMap) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Rows, columns and values ``(nnz,)`` of a map that has few entries per row, or None for any other.
+def is_sparse(map: LinearMap) -> bool:
+    """Whether `sparse_entries` can list a map."""
+    if isinstance(map, Composition):
+        return is_sparse(map.outer) and is_sparse(map.inner)
+    return isinstance(map, SparseMap) or element_index(map) is not None
 
-    Index maps, sparse maps and their compositions; an entry may be listed in parts that add up.
+
+def sparse_entries(map: LinearMap) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and values ``(nnz,)`` of a map that `is_sparse`; an entry may be listed in parts that add up.
+
+    Index maps, sparse maps and their compositions. Raises UnsupportedError for any other.
     """
     index = element_index(map)
     if index is not None:
         return torch.arange(len(index)), index, torch.ones(len(index), dtype=torch.float64)
     if isinstance(map, SparseMap):
         return map.indices[0], map.indices[1], map.values.double()
-    if isinstance(map, Composition):
-        outer, inner = sparse_entries(map.outer), sparse_entries(map.inner)
-        if outer is None or inner is None:
-            return None
-        parts = [
-            coo_array((values.numpy(), (rows.numpy(), columns.numpy())), shape=(m.out_size, m.in_size))
-            for (rows, columns, values), m in ((outer, map.outer), (inner, map.inner))
-        ]
-        product = (parts[0] @ parts[1]).tocoo()
-        return tuple(torch.as_tensor(part) for part in (*product.coords, product.data))  # type: ignore[return-value]
-    return None
+    if not isinstance(map, Composition):
+        raise UnsupportedError(f"{map!r} is no index or sparse map; use dense()")
+    parts = []
+    for m in (map.outer, map.inner):
+        rows, columns, values = sparse_entries(m)
+        parts.append(coo_array((values.numpy(), (rows.numpy(), columns.numpy())), shape=(m.out_size, m.in_size)))
+    product = (parts[0] @ parts[1]).tocoo()
+    rows, columns = (torch.as_tensor(part).long() for part in product.coords)
+    return rows, columns, torch.as_tensor(product.data)

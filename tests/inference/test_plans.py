@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pgm_sync as ps
+from pgm_sync.errors import UnsupportedError
 from pgm_sync.inference import dense_joint, elimination, plans
 from pgm_sync.inference.exact import eliminate
 from pgm_sync.inference.ordering import ORDERS, ScalarScheme, eliminate_in
@@ -119,7 +120,8 @@ def test_sparse_maps_and_their_compositions_list_their_entries():
             (values.numpy(), (rows.numpy(), columns.numpy())), shape=(m.out_size, m.in_size)
         )
         assert np.allclose(dense.toarray(), m.dense().numpy(), atol=1e-7)
-    assert sparse_entries(ps.DCT((4,), 2)) is None
+    with pytest.raises(UnsupportedError, match="no index or sparse map"):
+        sparse_entries(ps.DCT((4,), 2))
 
 
 def test_views_of_a_texture_through_sparse_maps():

@@ -84,7 +84,7 @@ class Layout:
     """
 
     def __init__(self, problem: Problem):
-        plan, structure, system = problem
+        plan, structure, system, _ = problem
         self.names = list(plan.graph.variables)
         owner = np.full(plan.sites.size, -1, dtype=np.int64)
         for k, name in reversed(list(enumerate(self.names))):
@@ -224,7 +224,7 @@ def network(
     """
     if not isinstance(problem, Problem):
         problem = pose(problem, evidence)
-    plan, structure, system = problem
+    plan, structure, system, _ = problem
     known = _LAYOUTS.setdefault(plan, [])
     layout = next((found for s, found in known if s is structure), None)
     if layout is None:
