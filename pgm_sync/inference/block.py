@@ -6,7 +6,6 @@ it are zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,17 +23,18 @@ class BlockFactor(NamedTuple):
     lower: dict[int, Tensor]  # (*batch, s, s)
     cross: dict[int, Tensor]  # (*batch, s, sum of the later sizes)
     sizes: list[int]
+    failed: int | None  # the first block whose pivot is not positive definite; nothing after it is valid
 
 
 def factorise(
     elimination: Elimination,
     sizes: list[int],
     system: Blocks,
-    failed: Callable[[int], Exception],
 ) -> BlockFactor:
-    """Collect: eliminate block after block. Raises ``failed(block)`` at a pivot that is not positive definite."""
+    """Collect: eliminate block after block, up to a pivot that is not positive definite."""
     blocks = dict(system)
-    lower, cross = {}, {}
+    lower: dict[int, Tensor] = {}
+    cross: dict[int, Tensor] = {}
     for v, later in zip(elimination.order, elimination.later, strict=True):
         pivot = blocks[v, v]
         factor, info = torch.linalg.cholesky_ex(pivot)
@@ -42,7 +42,7 @@ def factorise(
         # What rounding leaves of a direction without any precision is as bad as a negative pivot.
         threshold = 16 * torch.finfo(pivot.dtype).eps * system[v, v].diagonal(dim1=-2, dim2=-1).abs()
         if bool((info > 0).any()) or not bool((diagonal > threshold).all()):
-            raise failed(v)
+            return BlockFactor(elimination, lower, cross, sizes, v)
         lower[v] = factor
         if not later:
             continue
@@ -58,7 +58,7 @@ def factorise(
                 update = left.mT @ cross[v][..., edges[j] : edges[j + 1]]
                 key, update = ((a, b), update) if a <= b else ((b, a), update.mT)
                 blocks[key] = blocks[key] - update if key in blocks else -update
-    return BlockFactor(elimination, lower, cross, sizes)
+    return BlockFactor(elimination, lower, cross, sizes, None)
 
 
 def solve(factor: BlockFactor, right: list[Tensor]) -> list[Tensor]:

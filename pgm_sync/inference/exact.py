@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..gaussian import Gaussian
 from .diagnosis import component_of, improper
-from .plans import BlockElimination, GroupSolver, group_solver, weak
+from .plans import BlockSolver, GroupSolver, block_solver, group_solver, weak
 from .posterior import Solution
 from .problem import Problem
 
@@ -69,9 +69,9 @@ def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
     )
 
 
-def _factorise(problem: Problem) -> list[GroupSolver | BlockElimination]:
+def _factorise(problem: Problem) -> list[GroupSolver | BlockSolver]:
     structure = problem.structure
-    solvers: list[GroupSolver | BlockElimination] = []
+    solvers: list[GroupSolver | BlockSolver] = []
     for group in structure.groups:
         solver = group_solver(group, problem)
         copy = solver.failed()
@@ -80,13 +80,15 @@ def _factorise(problem: Problem) -> list[GroupSolver | BlockElimination]:
         solvers.append(solver)
     own = structure.blocks.sites
     if own:
-        solvers.append(
-            BlockElimination(problem, lambda v: improper(problem, component_of(structure, own[v][0])))
-        )
+        blocks = block_solver(problem)
+        bad = blocks.failed()
+        if bad is not None:
+            raise improper(problem, component_of(structure, own[bad][0]))
+        solvers.append(blocks)
     return solvers
 
 
-def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockElimination] | None:
+def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockSolver] | None:
     """The factors of an earlier solution, if this problem has the same plan and the same precision."""
     earlier, solvers = state or (None, None)
     if earlier is None or earlier.structure is not problem.structure:
@@ -100,7 +102,7 @@ def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockElimi
 
 def _entries(
     problem: Problem,
-    solvers: list[GroupSolver | BlockElimination],
+    solvers: list[GroupSolver | BlockSolver],
     lead: torch.Size,
     rows: Tensor,
     columns: Tensor,

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import block, elimination, rounds
-from .ordering import ScalarScheme, scalar_scheme
+from . import block, block_rounds, elimination, rounds
+from .ordering import Elimination, ScalarScheme, scalar_scheme
 from .problem import Problem
-from .structure import ElementGroup, Signatures
+from .structure import ElementGroup, Rows, Signatures
 
 # Measured on one core: what a torch call costs, what a number costs that streams through one, and one that is gathered.
 CALL, STREAMED, GATHERED = 2.5e-6, 0.3e-9, 4e-9
@@ -271,22 +271,56 @@ class SharedMatrices(GroupSolver):
         return values.index_select(-1, self.signatures.label)
 
 
-class BlockElimination:
-    """Vector nodes and everything that is coupled to them: dense blocks on a junction tree."""
+class BlockSolver(abc.ABC):
+    """The block system, factorised."""
+
+    name: str
+    width: int
+    cost: float
+
+    @abc.abstractmethod
+    def failed(self) -> int | None:
+        """A block whose pivot is not positive definite."""
+
+    @abc.abstractmethod
+    def solve(self, right: Tensor) -> list[Tensor]:
+        """``Lambda^{-1} right``, a part ``(*batch, s)`` per block."""
+
+    @abc.abstractmethod
+    def root(self, white: Tensor) -> list[Tensor]:
+        """``W white`` with ``W W' = Lambda^{-1}``."""
+
+    @abc.abstractmethod
+    def log_determinant(self) -> Tensor:
+        """``(*precision batch)``"""
+
+    @abc.abstractmethod
+    def variance(self) -> list[Tensor]:
+        """Diagonal of the inverse, a part per block."""
+
+    @abc.abstractmethod
+    def covariance(self, a: int, b: int) -> Tensor:
+        """The whole block of the inverse between two blocks, ``(*precision batch, s_a, s_b)``."""
+
+
+class BlockElimination(BlockSolver):
+    """Vector nodes and everything that is coupled to them: dense blocks on a junction tree, one after the other."""
 
     name = "block elimination"
 
-    def __init__(self, problem: Problem, failed) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, problem: Problem):
         structure = problem.structure
         self.sites = structure.blocks.sites
         self.sizes = [len(s) for s in self.sites]
         later = structure.blocks.elimination.later
         self.width = max((sum(self.sizes[u] for u in own) for own in later), default=0)
-        batch = next(iter(problem.system.blocks.values())).shape[:-2].numel()
-        self.cost = structure.blocks.elimination.cost(self.sizes) * batch
+        self.cost = structure.blocks.elimination.cost(self.sizes) * _block_batch(problem).numel()
         device = problem.system.eta.device
         self.index = [torch.from_numpy(s).to(device) for s in self.sites]
-        self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks, failed)
+        self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks)
+
+    def failed(self) -> int | None:
+        return self.factor.failed
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return block.solve(self.factor, [right.index_select(-1, i) for i in self.index])
@@ -305,7 +339,6 @@ class BlockElimination:
         return [self._inverse[b, b].diagonal(dim1=-2, dim2=-1) for b in range(len(self.sizes))]
 
     def covariance(self, a: int, b: int) -> Tensor:
-        """The whole block of the inverse between two blocks, ``(*precision batch, s_a, s_b)``."""
         if (min(a, b), max(a, b)) in self._inverse:
             found = self._inverse[min(a, b), max(a, b)]
             return found if a <= b else found.mT
@@ -319,6 +352,77 @@ class BlockElimination:
         ]
         right = [r.reshape(len(r), *(1,) * lead, r.shape[1]) for r in right]
         return block.solve(self.factor, right)[b].movedim(0, -2)
+
+
+class BlockRounds(BlockSolver):
+    """Many vector nodes of one size: all blocks that do not meet at once."""
+
+    name = "block elimination in rounds of independent blocks"
+
+    def __init__(self, problem: Problem, scheme: ScalarScheme):
+        structure, system = problem.structure, problem.system
+        sites = np.stack(structure.blocks.sites)
+        self.scheme, self._rows = scheme, Rows(sites)
+        self.size = sites.shape[1]
+        self.width = scheme.width * self.size
+        lead = _block_batch(problem)
+        self.cost = scheme.elimination.cost([self.size] * scheme.n) * lead.numel()
+        zero = system.eta.new_zeros(1, 1).expand(*lead, self.size, self.size)
+        slots = [zero] * scheme.slots
+        for (a, b), values in system.blocks.items():
+            slots[scheme.find(a, b)] = values
+        self.steps = block_rounds.on_device(scheme, system.eta.device)
+        self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots))
+
+    def failed(self) -> int | None:
+        bad = self.factor.failed
+        return int(bad.nonzero()[0]) if bool(bad.any()) else None
+
+    def solve(self, right: Tensor) -> list[Tensor]:
+        return list(block_rounds.solve(self.steps, self.factor, self._rows.stacked(right).movedim(-2, 0)))
+
+    def root(self, white: Tensor) -> list[Tensor]:
+        return list(block_rounds.root(self.steps, self.factor, self._rows.stacked(white).movedim(-2, 0)))
+
+    def log_determinant(self) -> Tensor:
+        return 2 * self.factor.lower.diagonal(dim1=-2, dim2=-1).log().sum((0, -1))
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        return block_rounds.selected_inverse(self.scheme, self.steps, self.factor)
+
+    def variance(self) -> list[Tensor]:
+        return list(self._inverse[: self.scheme.n].diagonal(dim1=-2, dim2=-1))
+
+    def covariance(self, a: int, b: int) -> Tensor:
+        if (a, b) in self.scheme:
+            found = self._inverse[self.scheme.find(a, b)]
+            return found if a <= b else found.mT
+        lead = self.factor.lower.ndim - 3
+        unit = self.factor.lower.new_zeros(self.scheme.n, self.size, *(1,) * lead, self.size)
+        unit[a] = torch.eye(self.size).to(unit).reshape(self.size, *(1,) * lead, self.size)
+        return block_rounds.solve(self.steps, self.factor, unit)[b].movedim(0, -2)
+
+
+def _block_batch(problem: Problem) -> torch.Size:
+    return next(iter(problem.system.blocks.values())).shape[:-2]
+
+
+def block_solver(problem: Problem) -> BlockSolver:
+    """Blocks one after the other, or in rounds where they are many, of one size and narrowly coupled."""
+    blocks = problem.structure.blocks
+    sizes = {len(s) for s in blocks.sites}
+    if len(sizes) > 1 or len(blocks.sites) < 8 or blocks.elimination.width > NARROW:
+        return BlockElimination(problem)
+    scheme = scalar_scheme(len(blocks.sites), blocks.edges, "odd-even")
+    size, batch = sizes.pop(), _block_batch(problem).numel()
+
+    def seconds(steps: int, elimination: Elimination) -> float:
+        return steps * 30 * CALL + elimination.cost([size] * len(blocks.sites)) * batch * MULTIPLIED
+
+    if seconds(len(scheme.rounds), scheme.elimination) < seconds(len(blocks.sites), blocks.elimination):
+        return BlockRounds(problem, scheme)
+    return BlockElimination(problem)
 
 
 def group_solver(group: ElementGroup, problem: Problem) -> GroupSolver:

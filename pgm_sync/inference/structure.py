@@ -109,6 +109,7 @@ class BlockSystem(NamedTuple):
     """The sites that matrix potentials couple, cut into blocks that always act together."""
 
     sites: tuple[np.ndarray, ...]  # per block
+    edges: tuple[tuple[int, int], ...]  # blocks that are coupled
     elimination: Elimination
 
 
@@ -219,7 +220,7 @@ def _blocks(
     """Blocks: sites of one node and one component that are in the same matrix terms."""
     sites = np.flatnonzero(in_block)
     if not len(sites):
-        return BlockSystem((), Elimination((), ()))
+        return BlockSystem((), (), Elimination((), ()))
     # Membership in a set of terms as the sum of one random 64-bit word per term: equal sums, equal sets.
     words = np.random.default_rng(0).integers(0, 2**63, size=len(joints), dtype=np.uint64)
     signature = np.zeros(len(component), dtype=np.uint64)
@@ -238,5 +239,6 @@ def _blocks(
     if len(pairs):
         coupled = np.sort(block_of[pairs[in_block[pairs[:, 0]]]], axis=1)
         edges.update(map(tuple, np.unique(coupled[coupled[:, 0] != coupled[:, 1]], axis=0).tolist()))
-    elimination, _ = best_elimination(len(blocks), sorted(edges), [len(b) for b in blocks])
-    return BlockSystem(blocks, elimination)
+    listed = tuple(sorted(edges))
+    elimination, _ = best_elimination(len(blocks), listed, [len(b) for b in blocks])
+    return BlockSystem(blocks, listed, elimination)

@@ -135,7 +135,10 @@ def _blocks(
 ) -> tuple[list[SweepMessage], list[SweepMessage]]:
     structure = problem.structure
     sites = structure.blocks.sites
-    solver = BlockElimination(problem, lambda v: improper(problem, component_of(structure, sites[v][0])))
+    solver = BlockElimination(problem)
+    bad = solver.failed()
+    if bad is not None:
+        raise improper(problem, component_of(structure, sites[bad][0]))
     factor = solver.factor
     names = [_at(own, owners) for own in sites]
     x = [problem.system.eta.index_select(-1, index) for index in solver.index]

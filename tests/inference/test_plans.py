@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pgm_sync as ps
-from pgm_sync.errors import UnsupportedError
+from pgm_sync.errors import ImproperGraphError, UnsupportedError
 from pgm_sync.inference import dense_joint, elimination, plans
 from pgm_sync.inference.exact import eliminate
 from pgm_sync.inference.ordering import ORDERS, ScalarScheme, eliminate_in
 from pgm_sync.inference.problem import pose
 from pgm_sync.maps import SparseMap, sparse_entries
 
-from .strategies import graphs_with_evidence, networks
+from .strategies import covariance, graphs_with_evidence, networks
 from .test_infer import close
 
 ELEMENTWISE = ["correlation", "attraction", "permuted", "masked", "sparse", "equality"]
@@ -250,3 +250,63 @@ def test_gradients_reach_the_potentials():
 
     strength = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(mean_and_evidence, (strength,))
+
+
+def vector_graph(network, size, generator):
+    graph = ps.from_trajectory_graph(network, size, ps.JointGaussian(None, covariance(2 * size, generator)))
+    evidence = {
+        name: (
+            torch.randn(3, size, generator=generator).double(),
+            60 + torch.rand(3, size, generator=generator).double(),
+        )
+        for name in graph.trajectories
+    }
+    return graph, evidence
+
+
+@pytest.mark.parametrize("network", [
+    nx.path_graph(11), nx.cycle_graph(9), nx.balanced_tree(2, 2),
+    nx.relabel_nodes(nx.path_graph(8), lambda k: (5 * k) % 8),
+], ids=["chain", "ring", "tree", "shuffled chain"])  # fmt: skip
+def test_blocks_in_rounds_equal_the_dense_solve(network, monkeypatch):
+    def rounds(problem):
+        blocks = problem.structure.blocks
+        return plans.BlockRounds(problem, plans.scalar_scheme(len(blocks.sites), blocks.edges, "odd-even"))
+
+    monkeypatch.setattr("pgm_sync.inference.exact.block_solver", rounds)
+    graph, evidence = vector_graph(network, 3, torch.Generator().manual_seed(0))
+    ours, dense = ps.infer(graph, evidence), ps.infer(graph, evidence, method="dense")
+    assert "rounds of independent blocks" in ours.info.plan
+    close(ours.log_evidence, dense.log_evidence, 1e-11)
+    names = graph.trajectories
+    close(ours.cross_covariance(names, names), dense.cross_covariance(names, names), 1e-10)
+    for name in names:
+        close(ours.mean[name], dense.mean[name], 1e-11)
+        close(ours.variance[name], dense.variance[name], 1e-11)
+    half = ours._solution.root(torch.eye(ours._sites.size).double()[:, None])
+    close(half.permute(1, 2, 0) @ half.movedim(1, 0), dense.cross_covariance(names, names), 1e-10)
+
+
+def test_long_vector_chains_take_rounds_and_gradients_pass_through():
+    graph, _ = vector_graph(nx.path_graph(40), 2, torch.Generator().manual_seed(0))
+
+    def quantities(mean, precision):
+        posterior = ps.infer(graph, {k: (mean * (1 + k % 3), precision + 60) for k in range(40)})
+        assert "rounds of independent blocks" in posterior.info.plan
+        return posterior.mean[7], posterior.variance[20], posterior.log_evidence, posterior.covariance(3, 30)
+
+    mean = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    precision = torch.rand(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(quantities, (mean, precision))
+
+
+def test_blocks_in_rounds_name_an_improper_component():
+    graph = ps.ring_graph(
+        9,
+        2,
+        ps.JointGaussian(
+            None, torch.tensor([[1.0, 0, 0.9, 0], [0, 1, 0, 0.1], [0.9, 0, 1, 0], [0, 0.1, 0, 1]])
+        ),
+    )
+    with pytest.raises(ImproperGraphError, match="component of 0, 1"):
+        ps.infer(graph, dict.fromkeys(range(9), (0.0, 0.1)))
