@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
-    from .learning import fit
+    from .learning import compare_graphs, fit, learn_structure
     from .levels import NoiseLevel
     from .maps import (
         DCT,
@@ -99,6 +99,7 @@ __all__ = [
     "SamplingState",
     "SparseMap",
     "chain_graph",
+    "compare_graphs",
     "compile",
     "complete_graph",
     "correlations",
@@ -107,6 +108,7 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "learn_structure",
     "margin",
     "ring_graph",
     "sample",
@@ -131,7 +133,7 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
-    "learning": "fit",
+    "learning": "compare_graphs fit learn_structure",
     "levels": "NoiseLevel",
     "maps": (
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "

@@ -16,6 +16,8 @@ from .factor_graph import FactorGraph
 
 FORMAT = "pgm_sync.graph"
 VERSION = 1
+# How potentials and edges were learned: the name in the file, and in the graph's own attributes.
+RECORDS = {"record": "fit", "structure": "structure"}
 
 
 def to_data(graph: FactorGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -32,7 +34,8 @@ def to_data(graph: FactorGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         else:
             entry["shape"] = encode(data["shape"], tensors)
         nodes.append(entry)
-    return {"format": FORMAT, "version": VERSION, "nodes": nodes, "record": graph.graph.get("fit")}, tensors
+    records = {what: graph.graph.get(key) for what, key in RECORDS.items()}
+    return {"format": FORMAT, "version": VERSION, "nodes": nodes, **records}, tensors
 
 
 def from_data(data: dict[str, Any], tensors: dict[str, Tensor]) -> FactorGraph:
@@ -55,8 +58,7 @@ def from_data(data: dict[str, Any], tensors: dict[str, Tensor]) -> FactorGraph:
             graph.add_trajectory(name, decode(entry["shape"], tensors))
         else:
             graph.add_variable(name, decode(entry["shape"], tensors))
-    if data.get("record"):
-        graph.graph["fit"] = data["record"]
+    graph.graph.update({key: data[what] for what, key in RECORDS.items() if data.get(what)})
     return graph
 
 

@@ -1,7 +1,16 @@
-"""Learning potentials from data."""
+"""Learning potentials, and graphs, from data."""
 
 from .moments import fit
 from .selection import Selection, select_covariance
 from .shrinkage import shrunk_covariance
+from .structure import GraphScore, compare_graphs, learn_structure
 
-__all__ = ["Selection", "fit", "select_covariance", "shrunk_covariance"]
+__all__ = [
+    "GraphScore",
+    "Selection",
+    "compare_graphs",
+    "fit",
+    "learn_structure",
+    "select_covariance",
+    "shrunk_covariance",
+]

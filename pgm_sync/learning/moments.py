@@ -101,6 +101,39 @@ def fit(
     return fitted
 
 
+def features_of(graph: FactorGraph, data: Mapping[Name, Any]) -> tuple[Tensor, dict[Name, Tensor]]:
+    """Features ``(n, P)`` that the `JointGaussian` factors of a graph see, and the columns of every trajectory.
+
+    Errors on data as `fit`.
+    """
+    learned = [f for f in graph.factors if isinstance(graph.potential(f), JointGaussian)]
+    if not learned:
+        raise ParameterError(f"{graph!r} has no JointGaussian factor to fit")
+    reduction = reduce(_only(graph, learned))
+    return _features(graph, reduction, learned, data), _blocks(reduction)
+
+
+def log_densities(
+    samples: Tensor,
+    blocks: dict[Name, Tensor],
+    network: nx.Graph,
+    parts: Sequence[Tensor],
+    shrinkage: str | float,
+) -> Tensor:
+    """Held-out log density of every sample ``(n)``, each from the fit on all parts but its own.
+
+    `parts` are masks ``(n)`` that cover every sample once.
+    """
+    out = samples.new_zeros(len(samples))
+    for part in parts:
+        mean, _, selection = _estimate(samples[~part], shrinkage, network, blocks)
+        offset = samples[part] - mean
+        quadratic = ((offset @ selection.precision) * offset).sum(1)
+        constant = torch.logdet(selection.precision) - samples.shape[1] * math.log(2 * math.pi)
+        out[part] = 0.5 * (constant - quadratic)
+    return out
+
+
 def _only(graph: FactorGraph, factors: list[Name]) -> FactorGraph:
     """The graph with placeholders in the place of the learned potentials, and no other factor."""
     copy = FactorGraph()

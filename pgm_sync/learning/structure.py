@@ -1,0 +1,230 @@
+"""Which trajectories to join: learned graphs, and candidate graphs compared on held-out data (Eq. 18)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import BatchError, ParameterError
+from ..graph.factor_graph import FactorGraph, Name
+from ..maps import Identity, LinearMap
+from ..potentials import JointGaussian
+from .moments import features_of, fit, log_densities
+from .shrinkage import shrunk_covariance
+
+STRUCTURES = ("chow_liu", "glasso")
+
+
+def learn_structure(
+    graph: FactorGraph,
+    data: Mapping[Name, Any],
+    method: str = "chow_liu",
+    *,
+    maps: Mapping[Name, LinearMap] | None = None,
+    shrinkage: str | float = "ledoit_wolf",
+    significant: bool = True,
+    groups: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+) -> FactorGraph:
+    """A fitted graph over the trajectories of `graph`, whose edges are learned from joint clean samples.
+
+    Parameters
+    ----------
+    graph
+        gives the trajectories; factors it has are left out.
+    data, shrinkage, groups, seed
+        as in `fit`, which fits the potentials of the edges that are found.
+    method
+        "chow_liu": the tree of largest likelihood (Chow and Liu 1968), a maximum spanning tree over the mutual
+        information of pairs. "glasso": an edge where the graphical lasso over all features, its penalty chosen by
+        cross-validation (scikit-learn), leaves anything of a pair's precision.
+    maps
+        ``{trajectory: map}``, what factors see of each; whole contents if not given.
+    significant
+        whether edges of a tree are dropped that do not pay for their parameters by the Bayesian information criterion.
+
+    ``fitted.graph["structure"]`` records the mutual information in nats of all pairs, and what was chosen.
+
+    >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    >>> graph = FactorGraph()
+    >>> for k in range(3):
+    ...     graph.add_trajectory(k, 1)
+    >>> sorted(learn_structure(graph, {k: x[:, k : k + 1] for k in range(3)}).factors)
+    [(0, 1), (1, 2)]
+
+    Raises ParameterError on an unknown method or a single trajectory; errors on data as `fit`.
+    """
+    if method not in STRUCTURES:
+        raise ParameterError(f"method={method!r} is not one of {', '.join(STRUCTURES)}", method=method)
+    names = graph.trajectories
+    if len(names) < 2:
+        raise ParameterError(f"{graph!r} has {len(names)} trajectories; a structure joins at least two")
+    seen = {name: (maps or {}).get(name, Identity(graph.shape(name))) for name in names}
+    complete = _joined(graph, nx.complete_graph(names), seen)
+    samples, blocks = features_of(complete, data)
+    mean = samples.mean(0)
+    covariance, _ = shrunk_covariance(samples - mean, shrinkage)
+    information = pair_information(covariance, blocks)
+    if method == "chow_liu":
+        network = chow_liu(information)
+        if significant:
+            network = _significant(
+                network, len(samples) if groups is None else len(set(_listed(groups))), blocks
+            )
+    else:
+        network = _lasso(samples, blocks)
+    joined = _joined(graph, network, seen)
+    if not network.edges:
+        joined.graph["structure"] = _record(method, information, network)
+        return joined
+    fitted = fit(joined, data, shrinkage=shrinkage, groups=groups, seed=seed)
+    fitted.graph["structure"] = _record(method, information, network)
+    return fitted
+
+
+def pair_information(covariance: Tensor, blocks: Mapping[Name, Tensor]) -> nx.Graph:
+    """Mutual information in nats of every two nodes under a Gaussian, as the weights of a complete networkx graph."""
+    names = list(blocks)
+    logs = {name: torch.logdet(covariance[rows[:, None], rows]).item() for name, rows in blocks.items()}
+    network = nx.Graph()
+    network.add_nodes_from(names)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            rows = torch.cat([blocks[a], blocks[b]])
+            both = torch.logdet(covariance[rows[:, None], rows]).item()
+            network.add_edge(a, b, weight=max(0.5 * (logs[a] + logs[b] - both), 0.0))
+    return network
+
+
+def chow_liu(information: nx.Graph) -> nx.Graph:
+    """The tree of largest total mutual information: the maximum-likelihood tree."""
+    return nx.maximum_spanning_tree(information)
+
+
+def _significant(tree: nx.Graph, samples: int, blocks: Mapping[Name, Tensor]) -> nx.Graph:
+    """Edges with ``2 n I > p_a p_b log n``: worth their parameters."""
+    kept = tree.copy()
+    for a, b, weight in tree.edges(data="weight"):
+        if 2 * samples * weight <= len(blocks[a]) * len(blocks[b]) * math.log(samples):
+            kept.remove_edge(a, b)
+    return kept
+
+
+def _lasso(samples: Tensor, blocks: Mapping[Name, Tensor]) -> nx.Graph:
+    from sklearn.covariance import GraphicalLassoCV
+
+    scaled = (samples - samples.mean(0)) / samples.std(0).clamp_min(1e-12)
+    with np.errstate(invalid="ignore"):  # a fold whose likelihood is -inf for some penalty loses to others
+        precision = torch.from_numpy(GraphicalLassoCV(assume_centered=True).fit(scaled.numpy()).precision_)
+    network = nx.Graph()
+    network.add_nodes_from(blocks)
+    names = list(blocks)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            if bool((precision[blocks[a][:, None], blocks[b]] != 0).any()):
+                network.add_edge(a, b)
+    return network
+
+
+def _joined(graph: FactorGraph, network: nx.Graph, seen: Mapping[Name, LinearMap]) -> FactorGraph:
+    """The trajectories of a graph with one unfitted factor per edge of a network, in the order of the trajectories."""
+    place = {name: k for k, name in enumerate(graph.trajectories)}
+    out = FactorGraph()
+    for name in place:
+        out.add_trajectory(name, graph.shape(name))
+    edges = [tuple(sorted(edge, key=place.__getitem__)) for edge in network.edges]
+    for a, b in sorted(edges, key=lambda edge: (place[edge[0]], place[edge[1]])):
+        maps = [None if isinstance(seen[end], Identity) else seen[end] for end in (a, b)]
+        out.add_factor((a, b), [a, b], JointGaussian(), maps)
+    return out
+
+
+def _record(method: str, information: nx.Graph, network: nx.Graph) -> dict[str, Any]:
+    return {
+        "method": method,
+        "edges": [[repr(a), repr(b)] for a, b in network.edges],
+        "mutual_information": [[repr(a), repr(b), w] for a, b, w in information.edges(data="weight")],
+    }
+
+
+def _listed(groups: Sequence[int] | Tensor) -> list[int]:
+    return torch.as_tensor(groups).tolist()
+
+
+class GraphScore(NamedTuple):
+    """A row of `compare_graphs`: nats per joint sample, held out."""
+
+    name: str
+    log_likelihood: float
+    gain: float  # over independent trajectories
+    interval: tuple[float, float]  # 95 %, of the gain, bootstrapped over groups
+    samples: int
+
+
+def compare_graphs(
+    candidates: Mapping[str, FactorGraph],
+    data: Mapping[Name, Any],
+    *,
+    folds: int = 5,
+    shrinkage: str | float = "ledoit_wolf",
+    groups: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+) -> list[GraphScore]:
+    """Candidate graphs by cross-validated log-likelihood of joint samples, best first.
+
+    Every candidate has unfitted `JointGaussian` factors over the same features of the same trajectories (otherwise
+    densities cannot be compared); each is fitted on all folds but one and scored on that.
+
+    Raises ParameterError (features differ, fewer than 2 folds), BatchError (fewer groups than folds), and as `fit`.
+    """
+    if folds < 2:
+        raise ParameterError(f"folds={folds} is not at least 2", folds=folds)
+    if not candidates:
+        raise ParameterError("candidates is empty; give {name: graph}")
+    shared: dict[str, tuple[Tensor, dict[Name, Tensor], nx.Graph]] = {}
+    first: tuple[str, dict[Name, int]] | None = None
+    for name, graph in candidates.items():
+        samples, blocks = features_of(graph, data)
+        sizes = {node: len(rows) for node, rows in blocks.items()}
+        if first is None:
+            first = name, sizes
+        elif sizes != first[1]:
+            raise ParameterError(
+                f"candidate {name!r} sees features {sizes}, {first[0]!r} sees {first[1]}; give all graphs factors on "
+                "the same trajectories through the same maps",
+                name=name,
+            )
+        shared[name] = samples, blocks, graph.markov_network().subgraph(blocks)
+    count = len(next(iter(shared.values()))[0])
+    labels = np.arange(count) if groups is None else np.asarray(_listed(groups))
+    kinds = np.unique(labels)
+    if len(kinds) < folds:
+        raise BatchError(f"{len(kinds)} groups of samples do not make {folds} folds")
+    order = np.random.default_rng(seed).permutation(kinds)
+    parts = [torch.from_numpy(np.isin(labels, part)) for part in np.array_split(order, folds)]
+    scores = {name: log_densities(*value, parts, shrinkage) for name, value in shared.items()}
+    samples, blocks, network = next(iter(shared.values()))
+    alone = log_densities(samples, blocks, nx.create_empty_copy(network), parts, shrinkage)
+    rows = []
+    for name, own in scores.items():
+        gain = (own - alone).numpy()
+        rows.append(
+            GraphScore(name, own.mean().item(), float(gain.mean()), _bootstrap(gain, labels, seed), count)
+        )
+    return sorted(rows, key=lambda row: -row.log_likelihood)
+
+
+def _bootstrap(values: np.ndarray, labels: np.ndarray, seed: int, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of the mean, resampling groups."""
+    kinds, index = np.unique(labels, return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    chosen = np.random.default_rng(seed).integers(0, len(kinds), (draws, len(kinds)))
+    means = sums[chosen].sum(1) / counts[chosen].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
