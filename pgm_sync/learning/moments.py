@@ -12,14 +12,16 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError
+from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError, UnsupportedError
 from ..gaussian import require_finite
 from ..graph.factor_graph import FactorGraph, Name
 from ..potentials import JointGaussian, Potential
 from ..score import Reduction, find_carriers, reduce
 from .selection import Selection, select_covariance
 from .shrinkage import shrunk_covariance
+from .single_view import joint_covariance, require_positions, single_views
 
+METHODS = ("moments", "single_view")
 FEWEST = 2  # samples
 
 
@@ -32,6 +34,8 @@ def fit(
     heldout: float = 0.2,
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
+    positions: Mapping[Name, int] | None = None,
+    axis: int = -1,
 ) -> FactorGraph:
     """A copy of `graph` whose `JointGaussian` potentials are learned from joint clean samples.
 
@@ -42,7 +46,9 @@ def fit(
         ``{"canvas": (n, *canvas)}`` is enough, its views are cut out.
     method
         "moments": shrunk moments of the features that the factors see, then the maximum-likelihood Gaussian with
-        the conditional independences of the graph (Eq. 14).
+        the conditional independences of the graph (Eq. 14). "single_view": no joint samples; windows of one shape
+        that lie at `positions` along an `axis` of a larger picture, whose statistics do not depend on the place
+        (Eq. 15). Then `data` are single windows, ``(n, *shape)`` or per trajectory, and the other options are not used.
     shrinkage
         "ledoit_wolf", "oas", "none" or an intensity in [0, 1].
     heldout
@@ -58,14 +64,16 @@ def fit(
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on options or a graph
     without JointGaussian factors, CovarianceError where the moments are singular (shrink more), ConvergenceError.
     """
-    if method != "moments":
-        raise ParameterError(f"method={method!r} is not 'moments', the one there is", method=method)
+    if method not in METHODS:
+        raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
     learned = [f for f in graph.factors if isinstance(graph.potential(f), JointGaussian)]
     if not learned:
         raise ParameterError(
             f"{graph!r} has no JointGaussian factor to fit; add_factor(name, [a, b], JointGaussian()) makes one"
         )
     reduction = reduce(_only(graph, learned))
+    if method == "single_view":
+        return _fit_single_view(graph, reduction, learned, data, positions, axis)
     samples = _features(graph, reduction, learned, data)
     n = len(samples)
     blocks = _blocks(reduction)
@@ -80,7 +88,7 @@ def fit(
         "shrinkage": shrinkage,
         "seed": seed,
         "data": hashlib.sha256(samples.numpy().tobytes()).hexdigest()[:16],
-        "versions": {p: importlib.metadata.version(p) for p in ("pgm_sync", "torch", "scikit-learn")},
+        "versions": _versions(),
     }
     if any(m is not None for f in learned for m in reduction.graph.nodes[f]["maps"]):
         # Factors that see different parts of one node have no joint model of the node to be marginals of.
@@ -98,6 +106,48 @@ def fit(
         potentials = _potentials(reduction, learned, mean, selection, blocks)
     fitted = graph.with_potentials(potentials)
     fitted.graph["fit"] = record
+    return fitted
+
+
+def _versions() -> dict[str, str]:
+    return {p: importlib.metadata.version(p) for p in ("pgm_sync", "torch", "scikit-learn")}
+
+
+def _fit_single_view(
+    graph: FactorGraph,
+    reduction: Reduction,
+    learned: list[Name],
+    data: Any,
+    positions: Mapping[Name, int] | None,
+    axis: int,
+) -> FactorGraph:
+    """Eq. 15: the joint covariance of a stationary model, then the same maximum likelihood as from moments."""
+    if any(m is not None for f in learned for m in reduction.graph.nodes[f]["maps"]):
+        raise UnsupportedError(
+            "method='single_view' needs factors that see the same features of a trajectory; use method='moments'"
+        )
+    names = list(reduction.features)
+    views = single_views(data, {name: graph.shape(name) for name in names})
+    if not -len(graph.shape(names[0])) <= axis < 0:
+        raise ParameterError(f"axis={axis} must be negative and inside the shape {graph.shape(names[0])}", axis=axis)
+    places = require_positions(positions, names)
+    mean, covariance, model = joint_covariance(views, reduction.features, places, axis)
+    blocks = _blocks(reduction)
+    selection = select_covariance(covariance, reduction.graph.markov_network(), blocks)
+    fitted = graph.with_potentials(_potentials(reduction, learned, mean, selection, blocks))
+    share = model.variance / model.variance.sum()
+    fitted.graph["fit"] = {
+        "method": "single_view",
+        "estimator": "stationary",
+        "num_samples": len(views),
+        "features": len(mean),
+        "positions": [[repr(name), place] for name, place in places.items()],
+        "axis": axis,
+        "kernel_scales": [s if math.isfinite(s) else None for s in model.scales.tolist()],
+        "kernel_weights": (share @ model.weights).tolist(),
+        "data": hashlib.sha256(views.numpy().tobytes()).hexdigest()[:16],
+        "versions": _versions(),
+    }
     return fitted
 
 
