@@ -89,8 +89,8 @@ def build(quick: bool) -> str:
     return (
         f"Four windows of {WINDOW} x {WINDOW} side by side, {MODES} cosine modes per colour each. Gain in log density\n"
         "per held-out crop over independent windows of the same model. Moments saw "
-        f"{count} joint crops of the\ntraining photographs, the single-view fit one window of each. Intervals: bootstrap\n"
-        f"over {len(kinds)} held-out photographs "
+        f"{count} joint crops of the\ntraining photographs, the single-view fit one window of each. Intervals: "
+        f"bootstrap\nover {len(kinds)} held-out photographs "
         f"({count} crops).\n\n" + table(rows)
     )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         EmpiricalDenoiser,
         FunctionDenoiser,
         GaussianDenoiser,
+        JacobianDenoiser,
         MixtureDenoiser,
     )
     from .errors import PgmSyncError
@@ -81,6 +82,7 @@ __all__ = [
     "Gaussian",
     "GaussianDenoiser",
     "Identity",
+    "JacobianDenoiser",
     "JointDenoiser",
     "JointGaussian",
     "Likelihood",
@@ -123,7 +125,7 @@ __all__ = [
 _MODULES = {
     "denoisers": (
         "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser GaussianDenoiser "
-        "MixtureDenoiser"
+        "JacobianDenoiser MixtureDenoiser"
     ),
     "errors": "PgmSyncError",
     "gaussian": "Gaussian",

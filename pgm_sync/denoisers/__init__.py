@@ -5,6 +5,7 @@ from .diffusers import DiffusersDenoiser
 from .empirical import EmpiricalDenoiser
 from .functional import FunctionDenoiser
 from .gaussian import GaussianDenoiser
+from .jacobian import JacobianDenoiser
 from .mixture import MixtureDenoiser
 from .predicting import PredictingDenoiser
 
@@ -15,6 +16,7 @@ __all__ = [
     "EmpiricalDenoiser",
     "FunctionDenoiser",
     "GaussianDenoiser",
+    "JacobianDenoiser",
     "MixtureDenoiser",
     "PredictingDenoiser",
 ]

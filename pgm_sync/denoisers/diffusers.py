@@ -21,7 +21,8 @@ class DiffusersDenoiser(PredictingDenoiser):
     trained to predict: the scheduler's ``config.prediction_type`` tells. A condition is one for the whole
     batch, or ``(*batch, ...)`` tensors, handed over as `condition_argument`.
 
-    The model runs as it is, on its own device and in its own dtype, without gradients: call ``model.eval()``
+    The model runs as it is, on its own device and in its own dtype, with gradients only for a state that
+    asks for them: call ``model.eval()``
     first if it has dropout. States and outputs keep the dtype and device of the state. Every level needs the
     scheduler's timestep, and its ``scale_model_input`` where the scheduler has one: `ps.sample` gives both.
 
@@ -62,7 +63,6 @@ class DiffusersDenoiser(PredictingDenoiser):
             f"prediction_type={self.prediction_type!r})"
         )
 
-    @torch.no_grad()
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
         """The model's own output, with a learned variance in its second half if it has one.
 
@@ -84,7 +84,8 @@ class DiffusersDenoiser(PredictingDenoiser):
         if condition is not None:
             value = _per_row(torch.as_tensor(condition), batch, "condition").to(device)
             extra[self.condition_argument] = value.to(dtype) if value.is_floating_point() else value
-        output = self.model(rows, timestep, **extra).sample
+        with torch.set_grad_enabled(torch.is_grad_enabled() and noisy.requires_grad):
+            output = self.model(rows, timestep, **extra).sample
         return output.reshape(*batch, *output.shape[1:]).to(noisy)
 
     def _placement(self, noisy: Tensor) -> tuple[torch.dtype, torch.device]:
