@@ -12,16 +12,19 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from ..denoisers import Denoiser
 from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError, UnsupportedError
 from ..gaussian import require_finite
 from ..graph.factor_graph import FactorGraph, Name
+from ..levels import NoiseLevel
 from ..potentials import JointGaussian, Potential
 from ..score import Reduction, find_carriers, reduce
+from .score_matching import default_levels, denoised_moments, fingerprint, fit_precision
 from .selection import Selection, select_covariance
 from .shrinkage import shrunk_covariance
 from .single_view import joint_covariance, require_positions, single_views
 
-METHODS = ("moments", "single_view")
+METHODS = ("moments", "single_view", "score")
 FEWEST = 2  # samples
 
 
@@ -36,6 +39,10 @@ def fit(
     seed: int = 0,
     positions: Mapping[Name, int] | None = None,
     axis: int = -1,
+    denoisers: Mapping[Name, Denoiser] | Denoiser | None = None,
+    levels: Sequence[NoiseLevel] | None = None,
+    iterations: int = 200,
+    progress: bool = False,
 ) -> FactorGraph:
     """A copy of `graph` whose `JointGaussian` potentials are learned from joint clean samples.
 
@@ -49,6 +56,9 @@ def fit(
         the conditional independences of the graph (Eq. 14). "single_view": no joint samples; windows of one shape
         that lie at `positions` along an `axis` of a larger picture, whose statistics do not depend on the place
         (Eq. 15). Then `data` are single windows, ``(n, *shape)`` or per trajectory, and the other options are not used.
+        "score": from there, what makes joint denoising best (Eq. 16), with frozen `denoisers` (one per trajectory, or
+        one for all), over noise `levels` (variance preserving ones if not given), for at most `iterations` of L-BFGS,
+        stopped early on the held-out share. Use denoisers that were not trained on `data`, or held-out groups.
     shrinkage
         "ledoit_wolf", "oas", "none" or an intensity in [0, 1].
     heldout
@@ -72,6 +82,9 @@ def fit(
             f"{graph!r} has no JointGaussian factor to fit; add_factor(name, [a, b], JointGaussian()) makes one"
         )
     reduction = reduce(_only(graph, learned))
+    if method == "score":
+        options = {"shrinkage": shrinkage, "heldout": heldout, "groups": groups, "seed": seed}
+        return _fit_score(graph, reduction, learned, data, denoisers, levels, iterations, progress, options)
     if method == "single_view":
         return _fit_single_view(graph, reduction, learned, data, positions, axis)
     samples = _features(graph, reduction, learned, data)
@@ -146,6 +159,64 @@ def _fit_single_view(
         "kernel_scales": [s if math.isfinite(s) else None for s in model.scales.tolist()],
         "kernel_weights": (share @ model.weights).tolist(),
         "data": hashlib.sha256(views.numpy().tobytes()).hexdigest()[:16],
+        "versions": _versions(),
+    }
+    return fitted
+
+
+def _fit_score(
+    graph: FactorGraph,
+    reduction: Reduction,
+    learned: list[Name],
+    data: Mapping[Name, Any],
+    denoisers: Mapping[Name, Denoiser] | Denoiser | None,
+    levels: Sequence[NoiseLevel] | None,
+    iterations: int,
+    progress: bool,
+    options: dict[str, Any],
+) -> FactorGraph:
+    """Eq. 16, from the fit by moments."""
+    if denoisers is None:
+        raise ParameterError("method='score' needs denoisers={trajectory: denoiser}, or one for all")
+    if find_carriers(graph).shared:
+        raise UnsupportedError("method='score' is for trajectories that do not share a canvas; use method='moments'")
+    if any(m is not None for f in learned for m in reduction.graph.nodes[f]["maps"]):
+        raise UnsupportedError(
+            "method='score' needs factors that see the same features of a trajectory; use method='moments'"
+        )
+    samples = _features(graph, reduction, learned, data)
+    names, blocks = list(reduction.features), _blocks(reduction)
+    network = reduction.graph.markov_network()
+    train, test = _split(len(samples), options["heldout"], options["groups"], options["seed"])
+    mean, intensity, selection = _estimate(samples[train], options["shrinkage"], network, blocks)
+    levels = default_levels() if levels is None else list(levels)
+    generator = torch.Generator().manual_seed(options["seed"])
+    contents = {name: torch.as_tensor(data[name]).detach().cpu() for name in names}
+    seen, unseen = (
+        denoised_moments(
+            {name: x[rows] for name, x in contents.items()}, denoisers, reduction.features, levels, mean, generator,
+            progress=progress,
+        )
+        if len(rows)
+        else []
+        for rows in (train, test)
+    )  # fmt: skip
+    found = fit_precision(selection.precision, network, blocks, seen, unseen, iterations)
+    learned_selection = Selection(found.precision, selection.sweeps, selection.error)
+    fitted = graph.with_potentials(_potentials(reduction, learned, mean, learned_selection, blocks))
+    fitted.graph["fit"] = {
+        "method": "score",
+        "estimator": "joint",
+        "num_samples": len(samples),
+        "features": samples.shape[1],
+        "shrinkage_intensity": intensity,
+        "levels": [[float(level.alpha), float(level.sigma)] for level in levels],
+        "losses": found.losses,
+        "heldout_losses": found.heldout,
+        "heldout_samples": len(test),
+        "iteration": found.best,
+        "seed": options["seed"],
+        "data": fingerprint(contents),
         "versions": _versions(),
     }
     return fitted

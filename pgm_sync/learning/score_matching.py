@@ -1,0 +1,188 @@
+"""Potentials learned for what they are used for: joint denoising score matching with frozen denoisers (Eq. 16).
+
+With the surrogate posterior covariance the joint denoised features are linear in what the denoisers say,
+
+    m_joint = mu + (Lambda + snr)^{-1} (B + snr) (m - mu),      B = blockdiag(Sigma_ii^{-1}),  Sigma = Lambda^{-1},
+
+so the expected squared error at a noise level needs the second moments of (x_0, m) there and nothing else: they are
+gathered once, from any number of samples, and the optimisation never sees a denoiser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..denoisers import Denoiser
+from ..errors import ParameterError, UnknownNameError
+from ..graph.factor_graph import Name
+from ..levels import NoiseLevel
+from ..maps import LinearMap
+
+REFUSED = 1e10  # loss of a precision that is not positive definite, so that a line search turns back
+
+
+class Moments(NamedTuple):
+    """Second moments of clean features x and denoised ones m at one noise level, about the mean of x."""
+
+    snr: float
+    clean: float  # E |x|^2
+    cross: Tensor  # (P, P), E x m'
+    denoised: Tensor  # (P, P), E m m'
+
+
+class ScoreFit(NamedTuple):
+    """A fitted precision, and how the losses went."""
+
+    precision: Tensor  # (P, P)
+    losses: list[float]  # training loss per iteration, relative to uncoupled
+    heldout: list[float]  # the same on held-out samples, where there are any
+    best: int  # the iteration that was kept
+
+
+def default_levels(count: int = 12) -> list[NoiseLevel]:
+    """Variance preserving, equally spaced in the angle whose tangent is sigma / alpha."""
+    angles = (torch.arange(count, dtype=torch.float64) + 0.5) / count * math.pi / 2
+    return [NoiseLevel(alpha=math.cos(a), sigma=math.sin(a)) for a in angles.tolist()]
+
+
+def denoised_moments(
+    data: Mapping[Name, Tensor],
+    denoisers: Mapping[Name, Denoiser] | Denoiser,
+    features: Mapping[Name, LinearMap],
+    levels: Sequence[NoiseLevel],
+    mean: Tensor,
+    generator: torch.Generator,
+    chunk: int = 256,
+    progress: bool = False,
+) -> list[Moments]:
+    """Noise all of `data` (joint clean contents, ``(n, *shape)`` each) at every level and denoise it, once.
+
+    Raises UnknownNameError for a trajectory without a denoiser.
+    """
+    names = list(features)
+    own = denoisers if isinstance(denoisers, Mapping) else dict.fromkeys(names, denoisers)
+    for name in names:
+        if name not in own:
+            raise UnknownNameError(f"no denoiser for {name!r}; denoisers has {list(own)}", name=name)
+    count = len(next(iter(data.values())))
+    found = []
+    with torch.no_grad():
+        for level in tqdm(levels, desc="denoise", disable=not progress):
+            size = len(mean)
+            cross, denoised, clean = torch.zeros(size, size).double(), torch.zeros(size, size).double(), 0.0
+            for start in range(0, count, chunk):
+                parts = []
+                for name in names:
+                    x = data[name][start : start + chunk]
+                    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+                    m = own[name].denoise(level.alpha * x + level.sigma * noise, level)
+                    parts.append([features[name].apply(v.double()).flatten(1) for v in (x, m)])
+                x, m = (torch.cat(side, 1) - mean for side in zip(*parts, strict=True))
+                cross += x.mT @ m
+                denoised += m.mT @ m
+                clean += x.square().sum().item()
+            found.append(Moments(float(level.snr), clean / count, cross / count, denoised / count))
+    return found
+
+
+def joint_loss(precision: Tensor, blocks: Sequence[Tensor], moments: Sequence[Moments]) -> Tensor:
+    """Eq. 16 over the levels, each relative to what the denoisers reach by themselves."""
+    covariance = torch.linalg.inv(precision)
+    own = torch.zeros_like(precision)
+    for rows in blocks:
+        inverse = torch.linalg.inv(covariance[rows[:, None], rows])
+        own = own.index_put((rows[:, None].expand_as(inverse), rows.expand_as(inverse)), inverse)
+    eye = torch.eye(len(precision), dtype=precision.dtype)
+    total = precision.new_zeros(())
+    for part in moments:
+        gain = torch.linalg.solve(precision + part.snr * eye, own + part.snr * eye)
+        error = part.clean - 2 * (gain * part.cross).sum() + (gain @ part.denoised * gain).sum()
+        alone = part.clean - 2 * part.cross.trace() + part.denoised.trace()
+        total = total + error / alone
+    return total / len(moments)
+
+
+def fit_precision(
+    start: Tensor,
+    network: nx.Graph,
+    blocks: Mapping[Name, Tensor],
+    train: Sequence[Moments],
+    heldout: Sequence[Moments],
+    iterations: int = 200,
+    patience: int = 20,
+) -> ScoreFit:
+    """Minimise `joint_loss` over precisions with the zeros of a graph, from `start`; stop early on held-out samples.
+
+    L-BFGS on the free entries, scaled by the diagonal of `start`. Never leaves the positive definite matrices.
+    Raises ParameterError (iterations < 1).
+    """
+    if iterations < 1:
+        raise ParameterError(f"iterations={iterations} is not at least 1", iterations=iterations)
+    size, rows = len(start), list(blocks.values())
+    free = torch.zeros(size, size, dtype=torch.bool)
+    names = list(blocks)
+    for a in names:
+        for b in names:
+            if a == b or network.has_edge(a, b):
+                free[blocks[a][:, None], blocks[b]] = True
+    i, j = torch.triu(free).nonzero().T
+    scale = (start.diagonal()[i] * start.diagonal()[j]).sqrt()
+
+    def unpack(values: np.ndarray | Tensor) -> Tensor:
+        half = torch.zeros_like(start).index_put((i, j), torch.as_tensor(values) * scale)
+        return half + half.mT - torch.diag(half.diagonal())
+
+    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
+        free_values = torch.from_numpy(values.copy()).requires_grad_()
+        precision = unpack(free_values)
+        if int(torch.linalg.cholesky_ex(precision.detach())[1]) > 0:
+            return REFUSED, np.zeros_like(values)
+        loss = joint_loss(precision, rows, train)
+        (gradient,) = torch.autograd.grad(loss, free_values)
+        return loss.item(), gradient.numpy()
+
+    def score(values: np.ndarray, moments: Sequence[Moments]) -> float:
+        with torch.no_grad():
+            return joint_loss(unpack(values), rows, moments).item()
+
+    first = (start[i, j] / scale).numpy()
+    losses, held = [score(first, train)], [score(first, heldout)] if heldout else []
+    best = _Best((held or losses)[0], first, 0)
+
+    def after(values: np.ndarray) -> None:
+        nonlocal best
+        losses.append(score(values, train))
+        if heldout:
+            held.append(score(values, heldout))
+        watched = (held or losses)[-1]
+        if watched < best.loss:
+            best = _Best(watched, values.copy(), len(losses) - 1)
+        elif len(losses) - 1 - best.iteration >= patience:
+            raise StopIteration  # as scipy wants it
+
+    minimize(objective, first, jac=True, method="L-BFGS-B", callback=after, options={"maxiter": iterations})
+    return ScoreFit(unpack(best.values), losses, held, best.iteration)
+
+
+class _Best(NamedTuple):
+    loss: float
+    values: np.ndarray
+    iteration: int
+
+
+def fingerprint(data: Mapping[Name, Tensor]) -> str:
+    """Of the data, for the record."""
+    digest = hashlib.sha256()
+    for value in data.values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
