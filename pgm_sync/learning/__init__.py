@@ -1,11 +1,12 @@
 """Learning potentials, and graphs, from data."""
 
-from .moments import fit
+from .moments import FeatureMoments, fit
 from .selection import Selection, select_covariance
 from .shrinkage import shrunk_covariance
 from .structure import GraphScore, compare_graphs, learn_structure
 
 __all__ = [
+    "FeatureMoments",
     "GraphScore",
     "Selection",
     "compare_graphs",

@@ -21,8 +21,58 @@ from ..potentials import JointGaussian, Potential
 from ..score import Reduction, find_carriers, reduce
 from .score_matching import default_levels, denoised_moments, fingerprint, fit_precision
 from .selection import Selection, select_covariance
-from .shrinkage import shrunk_covariance
+from .shrinkage import shrink_moments, shrunk_covariance
 from .single_view import joint_covariance, require_positions, single_views
+
+
+class FeatureMoments:
+    """Moments of the features that a graph's factors see, gathered batch by batch: data need not fit into memory.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> graph = chain_graph(2, 3)
+    >>> moments = FeatureMoments(graph)
+    >>> for _ in range(4):
+    ...     moments.update({0: torch.randn(50, 3), 1: torch.randn(50, 3)})
+    >>> moments.count
+    200
+
+    Pass it to `fit` in the place of data, with ``shrinkage="oas"``, "none" or a number (Ledoit and Wolf's intensity
+    needs the samples themselves). Batches combine exactly, in any order up to rounding [Chan, Golub, LeVeque 1983].
+
+    Raises ParameterError for a graph without `JointGaussian` factors, or whose factors see different parts of one
+    trajectory.
+    """
+
+    def __init__(self, graph: FactorGraph):
+        self.graph = graph
+        self._learned = _learned_factors(graph)
+        self._reduction = reduce(_only(graph, self._learned))
+        if any(m is not None for f in self._learned for m in self._reduction.graph.nodes[f]["maps"]):
+            raise ParameterError("moments of batches need factors that see the same features of a trajectory")
+        size = sum(f.out_size for f in self._reduction.features.values())
+        self.count = 0
+        self.mean = torch.zeros(size, dtype=torch.float64)  # (P,)
+        self._scatter = torch.zeros(size, size, dtype=torch.float64)
+
+    @property
+    def covariance(self) -> Tensor:
+        """``(P, P)``, of all samples so far, divided by their number."""
+        return self._scatter / max(self.count, 1)
+
+    def update(self, data: Mapping[Name, Any]) -> None:
+        """Add a batch of joint clean samples, as `fit` takes them. A batch that is refused changes nothing.
+
+        Raises as `fit` on data.
+        """
+        samples = _features(self.graph, self._reduction, self._learned, data)
+        total = self.count + len(samples)
+        mean = samples.mean(0)
+        centred = samples - mean
+        shift = mean - self.mean
+        self._scatter += centred.mT @ centred + (self.count * len(samples) / total) * shift[:, None] * shift
+        self.mean = self.mean + shift * len(samples) / total
+        self.count = total
+
 
 METHODS = ("moments", "single_view", "score")
 FEWEST = 2  # samples
@@ -30,7 +80,7 @@ FEWEST = 2  # samples
 
 def fit(
     graph: FactorGraph,
-    data: Mapping[Name, Any],
+    data: Any,
     method: str = "moments",
     *,
     shrinkage: str | float = "ledoit_wolf",
@@ -50,7 +100,7 @@ def fit(
     ----------
     data
         ``{trajectory: (n, *shape)}``, row k of all of them from the same joint sample; on a canvas
-        ``{"canvas": (n, *canvas)}`` is enough, its views are cut out.
+        ``{"canvas": (n, *canvas)}`` is enough, its views are cut out. Or `FeatureMoments`, gathered in batches.
     method
         "moments": shrunk moments of the features that the factors see, then the maximum-likelihood Gaussian with
         the conditional independences of the graph (Eq. 14). "single_view": no joint samples; windows of one shape
@@ -76,12 +126,14 @@ def fit(
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
-    learned = [f for f in graph.factors if isinstance(graph.potential(f), JointGaussian)]
-    if not learned:
-        raise ParameterError(
-            f"{graph!r} has no JointGaussian factor to fit; add_factor(name, [a, b], JointGaussian()) makes one"
-        )
+    learned = _learned_factors(graph)
     reduction = reduce(_only(graph, learned))
+    if isinstance(data, FeatureMoments):
+        if method != "moments":
+            raise ParameterError(
+                f"method={method!r} needs samples; moments gathered in batches are for 'moments'"
+            )
+        return _fit_gathered(graph, reduction, learned, data, shrinkage)
     if method == "score":
         options = {"shrinkage": shrinkage, "heldout": heldout, "groups": groups, "seed": seed}
         return _fit_score(graph, reduction, learned, data, denoisers, levels, iterations, progress, options)
@@ -122,6 +174,47 @@ def fit(
     return fitted
 
 
+def _learned_factors(graph: FactorGraph) -> list[Name]:
+    learned = [f for f in graph.factors if isinstance(graph.potential(f), JointGaussian)]
+    if not learned:
+        raise ParameterError(
+            f"{graph!r} has no JointGaussian factor to fit; add_factor(name, [a, b], JointGaussian()) makes one"
+        )
+    return learned
+
+
+def _fit_gathered(
+    graph: FactorGraph,
+    reduction: Reduction,
+    learned: list[Name],
+    moments: FeatureMoments,
+    shrinkage: str | float,
+) -> FactorGraph:
+    """Eq. 14 from moments that were gathered batch by batch."""
+    if moments.count < FEWEST:
+        raise BatchError(f"the moments are of {moments.count} samples; at least {FEWEST} needed")
+    sizes = {name: f.out_size for name, f in reduction.features.items()}
+    known = {name: f.out_size for name, f in moments._reduction.features.items()}
+    if sizes != known:
+        raise ParameterError(f"the moments are of features {known}, the graph's factors see {sizes}")
+    covariance, intensity = shrink_moments(moments.covariance, moments.count, shrinkage)
+    blocks = _blocks(reduction)
+    selection = select_covariance(covariance, reduction.graph.markov_network(), blocks)
+    fitted = graph.with_potentials(_potentials(reduction, learned, moments.mean, selection, blocks))
+    fitted.graph["fit"] = {
+        "method": "moments",
+        "estimator": "joint, gathered in batches",
+        "num_samples": moments.count,
+        "features": len(covariance),
+        "shrinkage": shrinkage,
+        "shrinkage_intensity": intensity,
+        "sweeps": selection.sweeps,
+        "clique_error": selection.error,
+        "versions": _versions(),
+    }
+    return fitted
+
+
 def _versions() -> dict[str, str]:
     return {p: importlib.metadata.version(p) for p in ("pgm_sync", "torch", "scikit-learn")}
 
@@ -142,7 +235,9 @@ def _fit_single_view(
     names = list(reduction.features)
     views = single_views(data, {name: graph.shape(name) for name in names})
     if not -len(graph.shape(names[0])) <= axis < 0:
-        raise ParameterError(f"axis={axis} must be negative and inside the shape {graph.shape(names[0])}", axis=axis)
+        raise ParameterError(
+            f"axis={axis} must be negative and inside the shape {graph.shape(names[0])}", axis=axis
+        )
     places = require_positions(positions, names)
     mean, covariance, model = joint_covariance(views, reduction.features, places, axis)
     blocks = _blocks(reduction)
@@ -179,7 +274,9 @@ def _fit_score(
     if denoisers is None:
         raise ParameterError("method='score' needs denoisers={trajectory: denoiser}, or one for all")
     if find_carriers(graph).shared:
-        raise UnsupportedError("method='score' is for trajectories that do not share a canvas; use method='moments'")
+        raise UnsupportedError(
+            "method='score' is for trajectories that do not share a canvas; use method='moments'"
+        )
     if any(m is not None for f in learned for m in reduction.graph.nodes[f]["maps"]):
         raise UnsupportedError(
             "method='score' needs factors that see the same features of a trajectory; use method='moments'"
@@ -227,9 +324,7 @@ def features_of(graph: FactorGraph, data: Mapping[Name, Any]) -> tuple[Tensor, d
 
     Errors on data as `fit`.
     """
-    learned = [f for f in graph.factors if isinstance(graph.potential(f), JointGaussian)]
-    if not learned:
-        raise ParameterError(f"{graph!r} has no JointGaussian factor to fit")
+    learned = _learned_factors(graph)
     reduction = reduce(_only(graph, learned))
     return _features(graph, reduction, learned, data), _blocks(reduction)
 

@@ -32,6 +32,35 @@ def shrunk_covariance(centred: Tensor, shrinkage: str | float) -> tuple[Tensor, 
     return shrunk * scale[:, None] * scale, intensity
 
 
+def shrink_moments(covariance: Tensor, count: int, shrinkage: str | float) -> tuple[Tensor, float]:
+    """As `shrunk_covariance`, from the covariance of `count` samples alone: "oas", "none" or an intensity.
+
+    OAS needs the covariance only (Chen et al. 2010, Eq. 23); Ledoit and Wolf's intensity needs the samples.
+
+    Raises ParameterError.
+    """
+    scale = covariance.diagonal().sqrt()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    empirical = covariance / scale[:, None] / scale
+    size = len(scale)
+    if shrinkage == "oas":
+        # scikit-learn's form of the rule
+        alpha, mu = empirical.square().mean().item(), empirical.trace().item() / size
+        numerator, denominator = alpha + mu**2, (count + 1.0) * (alpha - mu**2 / size)
+        intensity = 1.0 if denominator == 0 else min(numerator / denominator, 1.0)
+    elif shrinkage == "ledoit_wolf":
+        raise ParameterError(
+            "shrinkage='ledoit_wolf' needs the samples themselves; moments gathered in batches take 'oas', 'none' or a "
+            "number",
+            shrinkage=shrinkage,
+        )
+    else:
+        intensity = _intensity(np.zeros((1, size)), shrinkage)
+    target = empirical.diagonal().mean() * torch.eye(size, dtype=covariance.dtype)
+    shrunk = (1 - intensity) * empirical + intensity * target
+    return shrunk * scale[:, None] * scale, intensity
+
+
 def _intensity(scaled: np.ndarray, shrinkage: str | float) -> float:
     if isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool):
         if not 0 <= shrinkage <= 1:

@@ -19,7 +19,7 @@ from pgm_sync.errors import (
     ShapeError,
     UnknownNameError,
 )
-from pgm_sync.learning import select_covariance, shrunk_covariance
+from pgm_sync.learning import FeatureMoments, select_covariance, shrunk_covariance
 
 NETWORKS = {
     "chain": nx.path_graph(4),
@@ -178,3 +178,43 @@ X = torch.randn(10, 3)
 def test_bad_input(graph, data, options, error, message):
     with pytest.raises(error, match=message):
         ps.fit(graph, data, **options)
+
+
+@pytest.mark.parametrize("shrinkage", ["oas", "none", 0.3])
+def test_batches_give_the_fit_of_all_samples(shrinkage):
+    """OAS from moments is scikit-learn's OAS on the samples, which `fit` uses on data in memory."""
+    graph = ps.ring_graph(4, 3)
+    x = sample_covariance(12)
+    root = torch.linalg.cholesky(x)
+    samples = torch.randn(230, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) @ root.T + 2
+    data = {k: samples[:, 3 * k : 3 * k + 3] for k in range(4)}
+    moments = FeatureMoments(graph)
+    for part in torch.arange(230).split(37):
+        moments.update({k: v[part] for k, v in data.items()})
+    whole, gathered = ps.fit(graph, data, shrinkage=shrinkage, heldout=0), ps.fit(graph, moments, shrinkage=shrinkage)
+    for factor in graph.factors:
+        assert torch.allclose(
+            gathered.potential(factor).covariance, whole.potential(factor).covariance, rtol=1e-7, atol=1e-9
+        )
+        assert torch.allclose(gathered.potential(factor).mean, whole.potential(factor).mean)
+    assert gathered.graph["fit"]["num_samples"] == 230
+
+
+def test_bad_batches():
+    graph = ps.chain_graph(2, 3)
+    moments = FeatureMoments(graph)
+    with pytest.raises(BatchError, match="the moments are of 0 samples"):
+        ps.fit(graph, moments, shrinkage="oas")
+    moments.update({0: torch.randn(9, 3), 1: torch.randn(9, 3)})
+    before = moments.covariance.clone()
+    with pytest.raises(NotFiniteError, match="data for 1"):
+        moments.update({0: torch.randn(9, 3), 1: torch.full((9, 3), math.nan)})
+    assert torch.equal(moments.covariance, before)
+    with pytest.raises(ParameterError, match="needs the samples themselves"):
+        ps.fit(graph, moments)
+    with pytest.raises(ParameterError, match="moments gathered in batches are for 'moments'"):
+        ps.fit(graph, moments, method="score")
+    with pytest.raises(ParameterError, match="the graph's factors see"):
+        ps.fit(ps.chain_graph(2, 4), moments, shrinkage="oas")
+    with pytest.raises(ParameterError, match="no JointGaussian factor"):
+        FeatureMoments(ps.chain_graph(2, 3, ps.Correlation(0.5)))
