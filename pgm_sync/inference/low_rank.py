@@ -73,6 +73,9 @@ def split(plan: Plan) -> LowRank | None:
     A node takes part if all that couples it with others goes through few features of it, and so do these others.
     """
     graph = plan.graph
+    seen_in_part = (m is not None for _, data in graph.nodes(data=True) for m in data.get("maps", ()))
+    if not any(seen_in_part):  # a look at the graph's own data, quick for very many factors
+        return None
     coupled: dict[Name, list[Name]] = {}  # the factors through features around every node
     for factor in graph.factors:
         potential, maps, scope = graph.potential(factor), graph.maps(factor), graph.scope(factor)
