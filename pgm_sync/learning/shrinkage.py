@@ -35,7 +35,7 @@ def shrunk_covariance(centred: Tensor, shrinkage: str | float) -> tuple[Tensor, 
 def shrink_moments(covariance: Tensor, count: int, shrinkage: str | float) -> tuple[Tensor, float]:
     """As `shrunk_covariance`, from the covariance of `count` samples alone: "oas", "none" or an intensity.
 
-    OAS needs the covariance only (Chen et al. 2010, Eq. 23); Ledoit and Wolf's intensity needs the samples.
+    OAS needs the covariance only (Chen et al. 2010); Ledoit and Wolf's intensity needs the samples.
 
     Raises ParameterError.
     """
