@@ -179,7 +179,8 @@ class Posterior:
         """Correlation between matching elements once others are known, ``(*batch, *shape)``, in [-1, 1].
 
         given: everything else (None; read from the precision, ``-Lambda_ij / sqrt(Lambda_ii Lambda_jj)``), or nodes.
-        0 where one of the elements is observed. Raises ShapeError, UnknownNameError, GraphStructureError (sets that overlap).
+        0 where one of the elements is observed. Raises ShapeError, UnknownNameError, GraphStructureError (sets that
+        overlap).
         """
         return queries.partial_correlation(self, first, second, given)
 

@@ -102,11 +102,8 @@ def _given_the_rest(posterior: Posterior, i: np.ndarray, j: np.ndarray) -> Tenso
     """``-Lambda_ij / sqrt(Lambda_ii Lambda_jj)``, ``(*precision batch, elements)``."""
     cross, own, other = (precision_entries(posterior._problem, *ends) for ends in ((i, j), (i, i), (j, j)))
     values = 0.0 - cross * (own * other).rsqrt()  # 0 and not -0 where nothing couples
-    free, device = posterior._solution.free, values.device
-    one = torch.from_numpy(i == j).to(device)
-    if free is not None:
-        one = one & free[torch.from_numpy(i).to(device)]
-    return torch.where(one, 1.0, values)
+    itself = np.isin(i, _free(posterior, i)).astype(np.float64)  # an observed element does not vary
+    return torch.where(torch.from_numpy(i == j).to(values.device), torch.from_numpy(itself).to(values), values)
 
 
 def _given_some(posterior: Posterior, first: Name, second: Name, known: Sequence[Name]) -> Tensor:
@@ -141,7 +138,8 @@ def entropy(posterior: Posterior, names: Any) -> Tensor:
     listed = names_of(posterior.graph, names)
     _require_apart(posterior, listed)
     entries, sites = posterior._solution.entries, _free(posterior, _sites(posterior, listed))
-    total = posterior._eta.new_zeros(precision_batch(posterior._problem)) + 0.5 * len(sites) * math.log(2 * math.pi * math.e)
+    constant = 0.5 * len(sites) * math.log(2 * math.pi * math.e)
+    total = posterior._eta.new_full(precision_batch(posterior._problem), constant)
     for (own,) in split(labels(posterior._problem), [sites]) if len(sites) else ():
         total = total + half_log_determinant(covariance(entries, own, own), _listed(listed))
     return total
