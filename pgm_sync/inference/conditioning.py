@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import GraphStructureError, ParameterError, ShapeError
+from ..errors import BatchError, GraphStructureError, ParameterError, ShapeError
 from ..gaussian import Gaussian, require_finite
 from ..graph.factor_graph import Name
 from .posterior import Solution
@@ -19,33 +19,37 @@ from .problem import Problem, product
 def observed_sites(problem: Problem, observed: Mapping[Name, Any]) -> tuple[Tensor, Tensor]:
     """Which sites are known ``(sites,)``, and their values ``(*batch, sites)``, 0 at the others.
 
-    Raises UnknownNameError, ShapeError, NotFiniteError, ParameterError (nothing observed, or everything),
-    GraphStructureError where Equality factors make two observations one number and they differ.
+    Raises UnknownNameError, ShapeError, BatchError, NotFiniteError, ParameterError (nothing observed, everything, or
+    no numbers), GraphStructureError where Equality factors make two observations one number and they differ.
     """
     plan, eta = problem.plan, problem.system.eta
     known = torch.zeros(plan.sites.size, dtype=torch.bool, device=eta.device)
     values = torch.zeros(plan.sites.size, dtype=eta.dtype, device=eta.device)
+    if not isinstance(observed, Mapping):
+        raise ParameterError(
+            f"observed is a {type(observed).__name__}; give a mapping {{name: values}}", observed=observed
+        )
     for name, given in observed.items():
         shape = plan.graph.shape(name)
-        value, mask = given if isinstance(given, tuple) else (given, None)
-        value = torch.as_tensor(value, dtype=eta.dtype, device=eta.device)
-        chosen = torch.ones(shape, dtype=torch.bool) if mask is None else torch.as_tensor(mask)
-        if chosen.dtype != torch.bool or tuple(chosen.shape) != shape:
-            raise ShapeError(
-                f"observed {name!r}: the mask is {chosen.dtype} of shape {tuple(chosen.shape)}; give torch.bool of "
-                f"shape {shape}",
-                name=name,
-                expected=shape,
-            )
+        value, chosen = _read(given, name, shape, eta)
         batch = value.shape[: max(value.ndim - len(shape), 0)]
         try:
-            value = value.expand(*batch, *shape).reshape(*batch, -1)
+            value = value.expand((*batch, *shape)).reshape(*batch, -1)
         except RuntimeError:
             raise ShapeError(
                 f"observed {name!r} has shape {tuple(value.shape)}, which does not broadcast to "
                 f"(*batch, {', '.join(map(str, shape))})",
                 name=name,
                 expected=shape,
+            ) from None
+        try:
+            torch.broadcast_shapes(eta.shape[:-1], values.shape[:-1], batch)
+        except RuntimeError:
+            others = {tuple(eta.shape[:-1]), tuple(values.shape[:-1])} - {()}
+            raise BatchError(
+                f"observed {name!r} has batch {tuple(batch)}, which does not broadcast with that of the evidence and "
+                f"other observations, {', '.join(map(str, sorted(others)))}",
+                name=name,
             ) from None
         chosen = chosen.flatten().to(eta.device)
         value = value[..., chosen]
@@ -67,6 +71,30 @@ def observed_sites(problem: Problem, observed: Mapping[Name, Any]) -> tuple[Tens
             f"observed holds {which}; give values for some of the elements", observed=list(observed)
         )
     return known, values
+
+
+def _read(given: Any, name: Name, shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Values as they were given, and the mask of what is known ``(*shape)``."""
+    if isinstance(given, tuple) and len(given) != 2:
+        raise ParameterError(
+            f"observed {name!r} is a tuple of {len(given)}; give values, or a pair (values, mask)", name=name
+        )
+    value, mask = given if isinstance(given, tuple) else (given, None)
+    try:
+        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f"observed {name!r} is a {type(value).__name__}; give numbers, or a pair (values, mask)", name=name
+        ) from None
+    chosen = torch.ones(shape, dtype=torch.bool) if mask is None else torch.as_tensor(mask)
+    if chosen.dtype != torch.bool or tuple(chosen.shape) != shape:
+        raise ShapeError(
+            f"observed {name!r}: the mask is {chosen.dtype} of shape {tuple(chosen.shape)}; give torch.bool of "
+            f"shape {shape}",
+            name=name,
+            expected=shape,
+        )
+    return value, chosen
 
 
 def clamp(problem: Problem, known: Tensor, values: Tensor) -> Problem:

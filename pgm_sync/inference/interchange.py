@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, issparse
 
-from ..errors import CovarianceError, NotFiniteError, ParameterError, ShapeError, UnsupportedError
+from ..errors import CovarianceError, DtypeError, NotFiniteError, ParameterError, ShapeError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..potentials import Quadratic
 from .compile import Plan
@@ -51,15 +51,16 @@ def from_scipy(precision: Any, eta: Any = None, names: Sequence[Name] | None = N
     `precision` is a scipy sparse matrix or anything numpy takes as a square one; `names` are 0, 1, ... if not given.
     Variables are hidden ones: nothing of them is denoised.
 
-    Raises ShapeError, CovarianceError (not symmetric), NotFiniteError, ParameterError (names that repeat).
+    Raises ShapeError, DtypeError, CovarianceError (not symmetric), NotFiniteError, ParameterError (names that repeat).
     """
-    matrix = csr_array(precision if issparse(precision) else np.asarray(precision, dtype=np.float64)).astype(
-        np.float64
-    )
+    given = precision if issparse(precision) else _numbers(precision, "precision")
+    if given.ndim != 2 or given.shape[0] != given.shape[1]:
+        raise ShapeError(f"precision has shape {given.shape}; a square matrix needed", got=given.shape)
+    if given.dtype.kind not in "biuf":
+        raise DtypeError(f"precision has dtype {given.dtype}; real numbers needed")
+    matrix = csr_array(given).astype(np.float64)
     n = matrix.shape[0]
-    if matrix.ndim != 2 or matrix.shape != (n, n):
-        raise ShapeError(f"precision has shape {matrix.shape}; a square matrix needed", got=matrix.shape)
-    vector = np.zeros(n) if eta is None else np.asarray(eta, dtype=np.float64)
+    vector = np.zeros(n) if eta is None else _numbers(eta, "eta")
     if vector.shape != (n,):
         raise ShapeError(
             f"eta has shape {vector.shape}, precision {matrix.shape}", expected=(n,), got=vector.shape
@@ -92,6 +93,13 @@ def from_scipy(precision: Any, eta: Any = None, names: Sequence[Name] | None = N
             pair = torch.tensor([[0.0, value], [value, 0.0]], dtype=torch.float64)
             graph.add_factor((names[i], names[j]), [names[i], names[j]], Quadratic(pair))
     return graph
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DtypeError(f"{what} has dtype {array.dtype}; real numbers needed")
+    return array.astype(np.float64)
 
 
 def correlation_network(posterior: Posterior) -> nx.Graph:

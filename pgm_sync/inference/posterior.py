@@ -140,15 +140,15 @@ class Posterior:
                 shapes=tuple(shapes),
             )
         values = self._solution.entries(self._sites.index[first], self._sites.index[second])
-        return values.reshape(*values.shape[:-1], *shapes[0])
+        return values.reshape((*values.shape[:-1], *shapes[0]))
 
     def correlation(self, first: Name, second: Name) -> Tensor:
         """Correlation between matching elements of two nodes of one shape, ``(*batch, *shape)``, in [-1, 1].
 
-        Raises ShapeError where the shapes differ, UnknownNameError.
+        0 where one of the elements is observed, which does not vary. Raises ShapeError where the shapes differ,
+        UnknownNameError.
         """
-        covariance = self.covariance(first, second)
-        return covariance * (self.variance[first] * self.variance[second]).rsqrt()
+        return queries.correlation(self, first, second)
 
     def cross_covariance(self, first: Name | Sequence[Name], second: Name | Sequence[Name]) -> Tensor:
         """Covariance of all elements of some nodes with all of others, ``(*batch, elements, elements)``.
@@ -160,7 +160,8 @@ class Posterior:
     def joint(self, names: Name | Sequence[Name]) -> Gaussian:
         """The joint Gaussian of a few nodes, flattened and concatenated in the given order.
 
-        Raises UnknownNameError; CovarianceError where two nodes share elements, which makes it singular.
+        Raises UnknownNameError; CovarianceError where two nodes share elements, or elements are observed, which makes
+        it singular.
         """
         return queries.joint(self, names)
 
@@ -178,12 +179,16 @@ class Posterior:
         """Correlation between matching elements once others are known, ``(*batch, *shape)``, in [-1, 1].
 
         given: everything else (None; read from the precision, ``-Lambda_ij / sqrt(Lambda_ii Lambda_jj)``), or nodes.
-        Raises ShapeError, UnknownNameError, GraphStructureError (sets that overlap).
+        0 where one of the elements is observed. Raises ShapeError, UnknownNameError, GraphStructureError (sets that
+        overlap).
         """
         return queries.partial_correlation(self, first, second, given)
 
     def entropy(self, names: Name | Sequence[Name] | None = None) -> Tensor:
-        """Differential entropy of all sites, or of some nodes, in nats, ``(*batch)``. Raises as `joint`."""
+        """Differential entropy of all sites, or of some nodes, in nats, ``(*batch)``; observed elements add nothing.
+
+        Raises UnknownNameError; CovarianceError where two nodes share elements.
+        """
         return queries.entropy(self, names)
 
     def mutual_information(
@@ -194,7 +199,8 @@ class Posterior:
     ) -> Tensor:
         """What one set of nodes tells about another (once `given` is known), in nats, ``(*batch)``, >= 0.
 
-        Raises as `conditional`.
+        Observed elements are known already: they tell nothing, and make no difference in `given`. Raises as `entropy`,
+        GraphStructureError (sets that overlap).
         """
         return queries.mutual_information(self, first, second, given)
 
@@ -208,7 +214,7 @@ class Posterior:
     def uncertain_directions(self, count: int = 1) -> queries.Directions:
         """The directions in which the posterior is widest, most uncertain first.
 
-        Raises ParameterError where there are not so many.
+        Raises ParameterError where there are not so many, ConvergenceError.
         """
         return queries.uncertain_directions(self, count)
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csc_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
 from .problem import Problem
@@ -127,15 +127,29 @@ def coordinates(problem: Problem, without: np.ndarray | None = None) -> Coordina
 
 
 DENSE_UP_TO = 400  # rows, up to which eigenvalues come from LAPACK
+NARROW = 6  # entries per row, up to which a sparse factor is cheap, as on chains and grids
+PATIENCE = {True: 30, False: 1000}  # restarts of the plain Lanczos iteration before it takes over, narrow or not
 
 
 def lowest(matrix: Any) -> tuple[float, np.ndarray]:
-    """Smallest eigenvalue and unit eigenvector of a symmetric scipy matrix; by Lanczos iteration if it is large."""
+    """Smallest eigenvalue and unit eigenvector of a symmetric scipy matrix; by Lanczos iteration if it is large.
+
+    The plain iteration is short where the spectrum has a gap, as random graphs have. Long chains and grids have none:
+    there it goes on with ``(matrix - shift)^{-1}``, whose shift lies below all of Gershgorin's discs.
+    """
     n = matrix.shape[0]
     if n <= DENSE_UP_TO:
         values, vectors = np.linalg.eigh(matrix.toarray())
-    else:
-        values, vectors = eigsh(
-            matrix.tocsr(), k=1, which="SA", v0=np.random.default_rng(0).standard_normal(n)
-        )
+        return float(values[0]), vectors[:, 0]
+    matrix = csc_array(matrix)
+    start = np.random.default_rng(0).standard_normal(n)
+    try:
+        values, vectors = eigsh(matrix, k=1, which="SA", v0=start, maxiter=PATIENCE[matrix.nnz <= NARROW * n])
+    except ArpackNoConvergence:
+        diagonal = matrix.diagonal()
+        reach = abs(matrix).sum(0) - abs(diagonal)
+        low, high = (diagonal - reach).min(), (diagonal + reach).max()
+        shift = low - 1e-7 * max(high - low, abs(low), np.finfo(np.float64).tiny)
+        _, vectors = eigsh(matrix, k=1, sigma=shift, which="LM", v0=start)
+        return float(vectors[:, 0] @ (matrix @ vectors[:, 0])), vectors[:, 0]
     return float(values[0]), vectors[:, 0]

@@ -53,7 +53,7 @@ class Sites:
             own = values.narrow(-1, start, len(index))
         else:
             own = values.index_select(-1, index.to(values.device))
-        return own.reshape(*values.shape[:-1], *self.shapes[name])
+        return own.reshape((*values.shape[:-1], *self.shapes[name]))
 
 
 def shared_sites(graph: FactorGraph) -> Sites:

@@ -30,6 +30,8 @@ class WalkSummability(NamedTuple):
 
     lower: Tensor  # (*batch)
     upper: Tensor  # (*batch)
+    lower_of: dict[Name, Tensor]  # (*batch, *shape), the bounds of the component that an element is in
+    upper_of: dict[Name, Tensor]  # (*batch, *shape); they meet for the components with the largest radius
 
     @property
     def radius(self) -> Tensor:
@@ -54,12 +56,18 @@ class Margin(NamedTuple):
     """By how much a joint precision is positive definite."""
 
     smallest: Tensor  # (*batch), smallest eigenvalue of Lambda; the density is proper where it is positive
+    largest: Tensor  # (*batch), its largest eigenvalue
     direction: dict[Name, Tensor]  # (*batch, *shape), the unit vector along which the precision is smallest
 
     @property
     def proper(self) -> bool:
         """Whether all of the batch can be normalised."""
         return bool((self.smallest > 0).all())
+
+    @property
+    def relative(self) -> Tensor:
+        """Smallest eigenvalue over the largest: the inverse of the condition number where proper, ``(*batch)``."""
+        return self.smallest / self.largest
 
 
 def walk_summability(
@@ -90,18 +98,24 @@ def walk_summability(
     scale = every.diagonal**-0.5
     i, j = every.ends.T
     weights = np.abs(every.values) * scale[:, i] * scale[:, j]
-    labels = every.components()
-    bounds = [_radius(every, weights[k], labels, tolerance, max_iterations) for k in range(len(weights))]
-    lower, upper = (torch.tensor(side, dtype=torch.float64) for side in zip(*bounds, strict=True))
-    return WalkSummability(lower.reshape(lead), upper.reshape(lead))
+    bounds = [_radii(every, row, tolerance, max_iterations) for row in weights]
+    sides = torch.from_numpy(np.array(bounds)).movedim(1, 0).reshape(2, *lead, -1)
+    lower, upper = sides.amax(-1)
+    gather = problem.plan.sites.gather
+    return WalkSummability(
+        lower, upper, *({n: gather(side, n) for n in problem.plan.graph.variables} for side in sides)
+    )
 
 
-def _radius(
-    every: Coordinates, weights: np.ndarray, labels: np.ndarray, tolerance: float, max_iterations: int
-) -> tuple[float, float]:
-    """Largest lower and upper bound over the components; all are iterated together, each with its own bounds."""
+def _radii(every: Coordinates, weights: np.ndarray, tolerance: float, max_iterations: int) -> np.ndarray:
+    """Lower and upper bounds for the component of every site ``(2, sites)``; those with the largest radius are tight.
+
+    All components are iterated together, each with its own bounds.
+    """
     n = len(every.sites)
-    (i, j), both = every.ends.T, np.concatenate([weights, weights])
+    coupled = weights > 0  # a problem of a batch may have fewer couplings than the others
+    every = every._replace(ends=every.ends[coupled], values=every.values[:, coupled])
+    (i, j), both, labels = every.ends.T, np.tile(weights[coupled], 2), every.components()
     matrix = csr_array((both, (np.concatenate([i, j]), np.concatenate([j, i]))), shape=(n, n)) + eye_array(n)
     count = labels.max() + 1
     x = np.ones(n)
@@ -119,7 +133,7 @@ def _radius(
         top = np.zeros(count)
         np.maximum.at(top, labels, y)
         x = y / top[labels]
-    return float(low.max()) - 1, float(high.max()) - 1
+    return np.stack([low, high])[:, labels] - 1
 
 
 def margin(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None) -> Margin:
@@ -137,50 +151,68 @@ def margin(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | 
     Raises as `infer` on bad evidence.
     """
     problem = pose(graph, evidence)
-    plan, structure, system, _ = problem
+    plan, structure = problem.plan, problem.structure
     lead = precision_batch(problem)
-    flat = lead.numel()
-    smallest = torch.full((flat,), torch.inf, dtype=torch.float64)
-    direction = torch.zeros(flat, plan.sites.size, dtype=torch.float64)
-
-    def note(values: Tensor, sites: np.ndarray, vectors: Callable[[int, int], Tensor]) -> None:
-        """`values` (flat, copies) of components at `sites` (n, copies); `vectors` gives the one that is wanted."""
-        low, copy = values.min(-1)
-        for k in (low < smallest).nonzero()[:, 0].tolist():
-            smallest[k] = low[k]
-            direction[k] = 0
-            direction[k, torch.from_numpy(sites[:, copy[k]])] = vectors(k, int(copy[k]))
-
-    for group in structure.groups:
-        note(*_of_group(problem, group, lead))
+    smallest = torch.full((lead.numel(),), torch.inf, dtype=torch.float64)
+    largest = torch.full((lead.numel(),), -torch.inf, dtype=torch.float64)
+    direction = torch.zeros(lead.numel(), plan.sites.size, dtype=torch.float64)
+    parts = [(group.sites, _of_group(problem, group)) for group in structure.groups]
     own = structure.blocks.sites
     for label in np.unique(structure.component[np.concatenate(own)]) if own else ():
         sites = np.flatnonzero(structure.component == label)
-        matrix = dense_component(problem, sites).expand(*lead, -1, -1).reshape(flat, len(sites), len(sites))
-        note(torch.linalg.eigvalsh(matrix)[:, :1], sites[:, None], _first_vector(matrix[:, None]))
-    vectors = direction.reshape(*lead, plan.sites.size)
+        parts.append((sites[:, None], _of_component(problem, sites)))
+    for sites, (low, high, vectors) in parts:
+        largest = torch.maximum(largest, high.amax(-1))
+        least, copy = low.min(-1)
+        for k in (least < smallest).nonzero()[:, 0].tolist():
+            smallest[k] = least[k]
+            direction[k] = 0
+            direction[k, torch.from_numpy(sites[:, copy[k]])] = vectors(k, int(copy[k]))
+    along = direction.reshape(*lead, plan.sites.size)
     return Margin(
-        smallest.reshape(lead), {name: plan.sites.gather(vectors, name) for name in plan.graph.variables}
+        smallest.reshape(lead),
+        largest.reshape(lead),
+        {name: plan.sites.gather(along, name) for name in plan.graph.variables},
     )
 
 
-def _of_group(
-    problem: Problem, group: ElementGroup, lead: torch.Size
-) -> tuple[Tensor, np.ndarray, Callable[[int, int], Tensor]]:
-    """Smallest eigenvalues of all copies, dense or by Lanczos iteration, and their vectors when asked for."""
-    n, flat = group.scheme.n, lead.numel()
-    if n <= DENSE_UP_TO:
-        matrices = _matrices(group, problem.system)
-        matrices = matrices.expand(*lead, -1, -1, -1).reshape(flat, group.copies, n, n)
-        return torch.linalg.eigvalsh(matrices)[..., 0], group.sites, _first_vector(matrices)
-    every = coordinates(problem)
-    found = [[lowest(every.of(sites).matrix(k)) for sites in group.sites.T] for k in range(flat)]
-    values = torch.tensor([[value for value, _ in row] for row in found], dtype=torch.float64)
-    return values, group.sites, lambda k, copy: torch.from_numpy(found[k][copy][1])
+class _Ends(NamedTuple):
+    """Both ends of the spectra of the copies of a pattern, for all of the batch made flat."""
+
+    low: Tensor  # (B, copies)
+    high: Tensor  # (B, copies)
+    vector: Callable[[int, int], Tensor]  # problem, copy -> the vector of its lowest eigenvalue
 
 
-def _first_vector(matrices: Tensor) -> Callable[[int, int], Tensor]:
-    return lambda k, copy: torch.linalg.eigh(matrices[k, copy])[1][:, 0]
+def _of_group(problem: Problem, group: ElementGroup) -> _Ends:
+    n, lead = group.scheme.n, precision_batch(problem)
+    if n > DENSE_UP_TO:
+        every = coordinates(problem)
+        return _by_iteration([every.of(sites) for sites in group.sites.T])
+    matrices = _matrices(group, problem.system)
+    return _dense(matrices.expand(*lead, -1, -1, -1).reshape(lead.numel(), group.copies, n, n))
+
+
+def _of_component(problem: Problem, sites: np.ndarray) -> _Ends:
+    n, lead = len(sites), precision_batch(problem)
+    if n > DENSE_UP_TO:
+        return _by_iteration([coordinates(problem).of(sites)])
+    return _dense(dense_component(problem, sites).expand(*lead, -1, -1).reshape(lead.numel(), 1, n, n))
+
+
+def _dense(matrices: Tensor) -> _Ends:
+    values = torch.linalg.eigvalsh(matrices)
+    return _Ends(
+        values[..., 0], values[..., -1], lambda k, copy: torch.linalg.eigh(matrices[k, copy])[1][:, 0]
+    )
+
+
+def _by_iteration(copies: list[Coordinates]) -> _Ends:
+    problems = range(len(copies[0].diagonal))
+    found = [[lowest(own.matrix(k)) for own in copies] for k in problems]
+    low = torch.tensor([[value for value, _ in row] for row in found], dtype=torch.float64)
+    high = torch.tensor([[-lowest(-own.matrix(k))[0] for own in copies] for k in problems], dtype=torch.float64)
+    return _Ends(low, high, lambda k, copy: torch.from_numpy(found[k][copy][1]))
 
 
 def _matrices(group: ElementGroup, system: System) -> Tensor:

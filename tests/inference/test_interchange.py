@@ -10,7 +10,14 @@ import torch
 from hypothesis import given
 
 import pgm_sync as ps
-from pgm_sync.errors import CovarianceError, NotFiniteError, ParameterError, ShapeError, UnsupportedError
+from pgm_sync.errors import (
+    CovarianceError,
+    DtypeError,
+    NotFiniteError,
+    ParameterError,
+    ShapeError,
+    UnsupportedError,
+)
 from pgm_sync.inference import correlation_network, dense_joint, from_scipy, to_scipy
 
 from .strategies import graphs_with_evidence
@@ -74,6 +81,11 @@ def test_correlations_for_networkx(tmp_path):
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ((np.ones((2, 3)),), ShapeError, r"shape \(2, 3\); a square matrix"),
+    ((np.float64(3.0),), ShapeError, r"shape \(\); a square matrix"),
+    ((1j * np.eye(2),), DtypeError, "precision has dtype complex128; real numbers needed"),
+    ((scipy.sparse.csr_array(1j * np.eye(2)),), DtypeError, "precision has dtype complex128"),
+    ((np.array([["a"]], dtype=object),), DtypeError, "precision has dtype object"),
+    ((np.eye(2), np.ones(2) * 1j), DtypeError, "eta has dtype complex128"),
     ((np.eye(2), np.ones(3)), ShapeError, r"eta has shape \(3,\)"),
     ((np.array([[1.0, 0.5], [0.2, 1.0]]),), CovarianceError, "entries for . and . differ by 0.3"),
     ((np.array([[1.0, np.nan], [np.nan, 1.0]]),), NotFiniteError, "precision has 2 NaN"),

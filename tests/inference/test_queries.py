@@ -13,13 +13,15 @@ from torch.distributions import MultivariateNormal
 
 import pgm_sync as ps
 from pgm_sync.errors import (
+    BatchError,
+    CovarianceError,
     GraphStructureError,
     ParameterError,
     ShapeError,
     UnknownNameError,
     UnsupportedError,
 )
-from pgm_sync.inference import dense_joint
+from pgm_sync.inference import correlation_network, dense_joint
 
 from .strategies import graphs_with_evidence, networks
 from .test_infer import close
@@ -205,12 +207,153 @@ def test_the_log_evidence_of_observations_is_their_density():
     ({0: (1.0, torch.ones(3, dtype=torch.bool))}, ShapeError, r"give torch.bool of shape \(2,\)"),
     ({0: float("nan")}, ps.PgmSyncError, "observed 0 has"),
     ({}, ParameterError, "observed holds nothing"),
+    ([0], ParameterError, "observed is a list; give a mapping"),
+    ({0: "x"}, ParameterError, "observed 0 is a str; give numbers"),
+    ({0: None}, ParameterError, "observed 0 is a NoneType; give numbers"),
+    ({0: (1.0, 2.0, 3.0)}, ParameterError, "observed 0 is a tuple of 3; give values, or a pair"),
+    ({0: torch.zeros(4, 2), 1: torch.zeros(3, 2)}, BatchError, r"observed 1 has batch \(3,\).*\(4,\)"),
     (dict.fromkeys(range(3), 0.0), ParameterError, "observed holds every element"),
 ])  # fmt: skip
 def test_bad_observations(observed, error, message):
     graph = ps.chain_graph(3, 2, ps.Attraction(1.0))
     with pytest.raises(error, match=message):
         ps.infer(graph, {0: (0.0, 1.0)}, observed=observed)
+
+
+@given(graphs_with_evidence())
+def test_sets_of_nodes_in_any_graph_against_the_dense_covariance(case):
+    """Entropy, mutual and partial information by components; Equality may make sets share elements, which is named."""
+    graph, evidence = case
+    posterior = ps.infer(graph, evidence)
+    first, second, *rest = graph.trajectories
+    given_ = rest[:1]
+    sites = ps.compile(graph).sites.index
+    where = [torch.cat([sites[n] for n in names]) for names in ([first], [second], given_ or [first])]
+    asked = torch.cat(where if given_ else where[:2])
+    if len(asked.unique()) < len(asked):
+        with pytest.raises(CovarianceError, match="share elements"):
+            posterior.mutual_information(first, second, given=given_)
+        return
+    covariance = torch.linalg.inv(dense_joint(graph, evidence).precision)
+    inner = covariance[..., asked[:, None], asked]
+    if given_:  # p(first, second | given): the precision of the three, restricted
+        inner = torch.linalg.inv(torch.linalg.inv(inner)[..., :12, :12])
+    normal = [torch.zeros(6).double(), torch.zeros(6).double(), torch.zeros(12).double()]
+    parts = (inner[..., :6, :6], inner[..., 6:, 6:], inner)
+    entropy = [MultivariateNormal(m, c).entropy() for m, c in zip(normal, parts, strict=True)]
+    information = posterior.mutual_information(first, second, given=given_)
+    assert (information - (entropy[0] + entropy[1] - entropy[2])).abs().max() < 1e-9
+    own = covariance[..., where[0][:, None], where[0]]
+    close(posterior.entropy([first]), MultivariateNormal(normal[0], own).entropy(), 1e-9)
+    k = torch.arange(6)
+    scale = (inner[..., k, k] * inner[..., k + 6, k + 6]).sqrt()
+    partial = posterior.partial_correlation(first, second, given=given_).flatten(-2)
+    assert (partial - inner[..., k, k + 6] / scale).abs().max() < 1e-9
+
+
+def test_information_of_large_nodes_takes_one_small_matrix_per_component():
+    """16,384 elements per node: one dense covariance of a pair would take 8 GiB. Closed form of a Markov chain."""
+    size, rho = 16_384, 0.5
+    posterior = ps.infer(ps.chain_graph(3, size, ps.Correlation(rho)), dict.fromkeys(range(3), (0.0, 1.0)))
+    assert posterior.mutual_information(0, 1).item() == pytest.approx(-0.5 * size * math.log(1 - rho**2))
+    assert posterior.mutual_information(0, 2, given=1).item() == pytest.approx(0, abs=1e-9)
+    partial = rho * (1 - rho**2) / math.sqrt((1 - rho**2) * (1 - rho**4))
+    close(posterior.partial_correlation(0, 1, given=2), torch.full((size,), partial, dtype=torch.float64))
+    one = 0.5 * math.log(2 * math.pi * math.e)
+    assert posterior.entropy([0, 1]).item() == pytest.approx(size * (2 * one + 0.5 * math.log(1 - rho**2)))
+
+
+@both
+def test_questions_about_observed_elements(blocks):
+    """Oracle: the same questions about the dense covariance of what is not observed."""
+    graph, evidence = loop(blocks, batch=(3,))
+    mask = torch.tensor([True, False])
+    posterior = ps.infer(graph, evidence, observed={1: 0.5, 2: (torch.ones(2), mask)})
+    free = torch.tensor([0, 1, 5, 6, 7, 8, 9])  # without both elements of 1 and the first of 2
+    precision = dense_joint(graph, evidence).precision
+    covariance = torch.zeros(3, 10, 10).double()
+    covariance[:, free[:, None], free] = torch.linalg.inv(precision[:, free[:, None], free])
+    deviation = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    for a, b in ((0, 1), (1, 1), (0, 2), (2, 3)):
+        i, j = (torch.arange(2 * n, 2 * n + 2) for n in (a, b))
+        scale = deviation[:, i] * deviation[:, j]
+        expected = torch.where(scale > 0, covariance[:, i, j] / scale.clamp(min=1e-9), 0.0)
+        close(posterior.correlation(a, b), expected, 1e-10)
+        assert posterior.partial_correlation(a, b).isfinite().all()
+    assert (posterior.partial_correlation(0, 1, given=3) == 0).all()
+    assert (posterior.partial_correlation(1, 1) == 0).all()
+    assert (posterior.partial_correlation(2, 0, given=3)[..., 0] == 0).all()
+    assert (posterior.mutual_information(0, 1) == 0).all()
+    assert (posterior.entropy([1]) == 0).all()
+    # the observed may be named as known; it makes no difference
+    close(posterior.mutual_information(0, 3, given=[1, 4]), posterior.mutual_information(0, 3, given=4), 1e-12)
+    close(posterior.conditional(0, [1, 2]).covariance, posterior.conditional(0, [2]).covariance, 1e-12)
+    inner = torch.linalg.inv(precision[:, free[:, None], free])[:, [2], [2]]  # the free element of node 2
+    close(posterior.entropy([1, 2]), 0.5 * (2 * math.pi * math.e * inner[:, 0]).log(), 1e-10)
+    network = correlation_network(posterior)
+    assert all(math.isfinite(value) for *_, data in network.edges(data=True) for value in data.values())
+    with pytest.raises(CovarianceError, match="elements of 1, 2 are observed") as caught:
+        posterior.joint([0, 1, 2])
+    assert caught.value.names == [1, 2]
+    with pytest.raises(CovarianceError, match="elements of 2 are observed"):
+        posterior.conditional([2], 0)
+    with pytest.raises(ParameterError, match="count=7: 10 sites have 1 to 6 directions to list; the others are"):
+        posterior.uncertain_directions(7)
+
+
+def test_nodes_of_one_number_without_a_shape():
+    graph = ps.FactorGraph()
+    for name in "ab":
+        graph.add_trajectory(name, ())
+    graph.add_factor("f", ["a", "b"], ps.Correlation(0.6))
+    posterior = ps.infer(graph, dict.fromkeys("ab", (0.0, 1.0)))
+    for value in (posterior.correlation("a", "b"), posterior.partial_correlation("a", "b")):
+        assert value.shape == ()
+        assert value.item() == pytest.approx(0.6)
+    assert posterior.mean["a"].shape == ()
+    assert posterior.sample(3)["a"].shape == (3,)
+    assert ps.infer(graph, dict.fromkeys("ab", (0.0, 1.0)), observed={"a": 2.0}).mean["b"].item() == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("method", ["exact", "cg"])
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_uncertain_directions_of_every_plan(method, large, shared, monkeypatch):
+    """A batch of means under one precision, and of both."""
+    if large:
+        monkeypatch.setattr("pgm_sync.inference.queries.DENSE_UP_TO", 0)
+    graph, evidence = loop(batch=(2, 3))
+    if shared:
+        evidence = {name: (mean, precision[0, 0]) for name, (mean, precision) in evidence.items()}
+    found = ps.infer(graph, evidence, method).uncertain_directions(2)
+    values = torch.linalg.eigvalsh(torch.linalg.inv(dense_joint(graph, evidence).precision)).flip(-1)[..., :2]
+    close(found.variance, values.movedim(-1, 0), 1e-8)
+    assert found.variance.shape == ((2,) if shared else (2, 2, 3))
+
+
+@both
+def test_gradients_of_queries(blocks, monkeypatch):
+    monkeypatch.setattr("pgm_sync.inference.queries.DENSE_UP_TO", 0)
+    graph, evidence = loop(blocks)
+
+    def quantities(shift, value):
+        moved = {n: (mean + shift, precision + shift.square()) for n, (mean, precision) in evidence.items()}
+        posterior = ps.infer(graph, moved, observed={4: value})
+        return (
+            posterior.mean[0],
+            posterior.log_evidence,
+            posterior.correlation(0, 4),
+            posterior.partial_correlation(0, 1),
+            posterior.partial_correlation(0, 2, given=[1, 4]),
+            posterior.entropy([0, 2, 4]),
+            posterior.mutual_information(0, 2, given=4),
+            posterior.conditional(0, 1).covariance,
+            posterior.sample(1, torch.Generator().manual_seed(0))[2],
+            posterior.uncertain_directions(2).variance,
+        )
+
+    inputs = [torch.tensor([0.4, -0.7]).double(), torch.tensor([1.0, 0.3]).double()]
+    assert torch.autograd.gradcheck(quantities, [x.requires_grad_() for x in inputs])
 
 
 def test_observations_that_contradict_each_other():
@@ -244,6 +387,10 @@ def test_bad_questions():
         graph.separated([], 0)
     with pytest.raises(ParameterError, match="count=0"):
         posterior.sample(0)
+    with pytest.raises(ParameterError, match="count=2.5 is not a positive number"):
+        posterior.sample(2.5)
+    with pytest.raises(ParameterError, match="count='1'"):
+        posterior.uncertain_directions("1")
     with pytest.raises(ParameterError, match="count=99: 13 sites have 1 to 12 directions"):
         posterior.uncertain_directions(99)
     with pytest.raises(UnsupportedError, match="no samples"):
