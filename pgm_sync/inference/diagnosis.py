@@ -53,10 +53,10 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
         )
     else:
         safe = _safe_scale(own, worst)
-        much = "" if safe is None else f" (couplings times anything below {safe:.4g} would do"
+        much = "" if safe is None else f" (couplings times anything below {_down(safe)} would do"
         rho = _safe_rho(problem, own, worst)
         much += (
-            "" if rho is None else f"{' (' if safe is None else ', '}or every Correlation.rho times {rho:.4g}"
+            "" if rho is None else f"{' (' if safe is None else ', '}or every Correlation.rho times {_down(rho)}"
         )
         much += ")" if much else ""
         cause = (
@@ -72,6 +72,14 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
         safe_scale=safe,
         safe_rho=rho,
     )
+
+
+def _down(value: float) -> str:
+    """Four digits, rounded down: what the message recommends must be enough."""
+    if value <= 0:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.floor(value / unit) * unit:.4g}"
 
 
 def _lowest(own: Coordinates, k: int) -> tuple[float, np.ndarray, int]:

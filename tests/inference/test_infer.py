@@ -289,7 +289,8 @@ def test_potentials_that_are_too_strong_together(method):
     assert caught.value.safe_scale == pytest.approx((1 / (n - 1) / strength + rho), abs=1e-9)
     # rho r: 1 + (n - 1) (r^2 - r) / (1 - r^2) = 1 - (n - 1) r / (1 + r) = 0
     assert caught.value.safe_rho * rho == pytest.approx(1 / (n - 2), abs=1e-5)
-    assert f"or every Correlation.rho times {caught.value.safe_rho:.4g}" in str(caught.value)
+    assert "or every Correlation.rho times 0.3508)" in str(caught.value)  # 1 / 3 / .95, rounded down: it must be enough
+    ps.infer(ps.complete_graph(n, 1, ps.Correlation(0.3508 * rho)), dict.fromkeys(range(n), (0.0, 1.0)))
 
 
 @pytest.mark.parametrize(("evidence", "error", "message"), [
