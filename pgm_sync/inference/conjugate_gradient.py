@@ -130,6 +130,9 @@ def conjugate_gradient(
 
         guess = None if start is None else operator.columns(start.to(system.eta).expand_as(system.eta))
         found = operator.rows(columns(operator.columns(system.eta), guess, trace))
+        if not bool(system.eta.any()):  # solved without a product, which says nothing about the precision
+            probe = torch.randn(operator.size, generator=torch.Generator().manual_seed(0)).to(system.eta)
+            columns(operator.columns(probe.expand_as(system.eta)))
     batched = operator._diagonal.shape[1] > 1 or any(b.ndim > 2 for b in system.blocks.values())
 
     def solve(right: Tensor) -> Tensor:

@@ -60,18 +60,21 @@ class GroupSolver(abc.ABC):
         """Between two positions of every copy, ``(*precision batch, G)``."""
 
 
-def weak(pivots: Tensor, diagonal: Tensor) -> Tensor:
-    """Where rounding has left nothing of a pivot: as bad as a negative one, and NaN is too."""
-    return ~(pivots > 16 * torch.finfo(pivots.dtype).eps * diagonal.abs())
+def weak(pivots: Tensor, diagonal: Tensor, rows: int = 1) -> Tensor:
+    """Where rounding has left nothing of a pivot: as bad as a negative one, and NaN is too.
+
+    Rounding adds up over the `rows` of a component: the last pivot of a singular one may be so many units.
+    """
+    return ~(pivots > max(16, rows) * torch.finfo(pivots.dtype).eps * diagonal.abs())
 
 
 def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor) -> int | None:
     """The first copy with a weak pivot; one reduction per lane where all is well."""
     with torch.no_grad():
         low = torch.stack([lane.amin() for lane in pivots])
-        if not bool(weak(low, highest).any()):
+        if not bool(weak(low, highest, len(pivots)).any()):
             return None
-        bad = torch.stack([weak(p, d) for p, d in zip(pivots, diagonal, strict=True)])
+        bad = torch.stack([weak(p, d, len(pivots)) for p, d in zip(pivots, diagonal, strict=True)])
         copies = bad.reshape(-1, bad.shape[-1]).any(0)
         return int(copies.nonzero()[0]) if bool(copies.any()) else None
 
@@ -138,7 +141,7 @@ class RoundElimination(GroupSolver):
         return self.factor[: self.scheme.n]
 
     def failed(self) -> int | None:
-        bad = weak(self._pivots.detach(), self.diagonal.detach())
+        bad = weak(self._pivots.detach(), self.diagonal.detach(), self.scheme.n)
         copies = bad.reshape(-1, bad.shape[-1]).any(0)
         return int(copies.nonzero()[0]) if bool(copies.any()) else None
 

@@ -169,6 +169,11 @@ CASES = {
         lambda: infer(ps.Elements(torch.zeros(3), torch.ones(3))), e.ShapeError, r"\(\*batch, 4\)"),
     # improper joint densities
     "no evidence at all": (lambda: infer({}), e.ImproperGraphError, "component of 0, 1.*add_factor"),
+    "a large grid without evidence": (
+        lambda: ps.infer(ps.grid_graph(64, 64, 1, ps.Attraction(1.0))), e.ImproperGraphError, "improper"),
+    "conjugate gradients without evidence": (
+        lambda: infer({}, method="cg", max_iterations=50).element_mean,
+        (e.ImproperGraphError, e.ConvergenceError), "conjugate gradients"),
     "a node apart": (
         lambda: infer(unit, added(("add_trajectory", "apart", 2))), e.ImproperGraphError, "'apart'"),
     "too strong together": (
