@@ -200,7 +200,7 @@ class FactorGraph(nx.Graph):
         """
         if not self.variables:
             raise EmptyGraphError(
-                "the graph has no trajectory or variable; call add_trajectory(name, shape) first"
+                "the graph has no trajectory or variable; call add_trajectory(name, shape) first", graph=self
             )
         for node, data in self.nodes(data=True):
             if data.get("kind") not in ("trajectory", "variable", "factor"):
@@ -217,6 +217,7 @@ class FactorGraph(nx.Graph):
                 raise GraphStructureError(
                     f"edge {a!r} - {b!r} does not join a factor with a variable", edge=(a, b)
                 )
+        checked: set[tuple] = set()  # many factors of a large graph share one potential and see the same shapes
         for factor in self.factors:
             positions = sorted(d.get("position", -1) for d in self.adj[factor].values())
             maps = self.nodes[factor]["maps"]
@@ -224,15 +225,18 @@ class FactorGraph(nx.Graph):
                 raise GraphStructureError(
                     f"the edges of factor {factor!r} have changed since it was added", factor=factor
                 )
-            self._check_ends(factor)
+            self._check_ends(factor, checked)
 
-    def _check_ends(self, factor: Name) -> None:
+    def _check_ends(self, factor: Name, checked: set[tuple]) -> None:
         """What `add_factor` checked, once more: attributes of nodes can be written to."""
-        data = self.nodes[factor]
-        _require_potential(factor, data["potential"])
+        potential, maps = self.nodes[factor]["potential"], self.nodes[factor]["maps"]
+        _require_potential(factor, potential)
         scope = self.scope(factor)
-        shapes = [self.nodes[end]["shape"] for end in scope]
-        data["potential"].check(factor, _seen_shapes(factor, scope, shapes, data["maps"]))
+        seen = _seen_shapes(factor, scope, [self.nodes[end]["shape"] for end in scope], maps)
+        key = (id(potential), *seen)
+        if key not in checked:
+            potential.check(factor, seen)
+            checked.add(key)
 
     def markov_network(self) -> nx.Graph:
         """Trajectories and variables, joined where a factor has both in its scope.

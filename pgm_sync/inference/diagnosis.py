@@ -19,7 +19,6 @@ from .precision import DENSE_UP_TO, NARROW, PATIENCE, Coordinates, coordinates, 
 from .problem import Problem
 from .structure import Structure
 
-
 LARGEST_EXACT = 2000  # rows, up to which the smallest eigenvalue is taken to all digits
 
 

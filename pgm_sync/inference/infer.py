@@ -188,7 +188,7 @@ def _check_options(run: Callable[..., Solution], options: Mapping[str, Any], met
             f"{unknown[0]!r} is no option of method={method!r}; it has: {listed}", option=unknown[0]
         )
     tolerance, most = options.get("tolerance"), options.get("max_iterations", 1)
-    if tolerance is not None and not (isinstance(tolerance, Real) and 0 < tolerance < math.inf):
+    if tolerance is not None and not (isinstance(tolerance, Real) and 0 < float(tolerance) < math.inf):
         raise ParameterError(f"tolerance={tolerance!r} is not positive", tolerance=tolerance)
     if not isinstance(most, Integral) or isinstance(most, bool) or most < 1:
         raise ParameterError(f"max_iterations={most!r} is not at least 1", max_iterations=most)
