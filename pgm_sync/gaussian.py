@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CovarianceError, NotFiniteError, ShapeError
+from .errors import CovarianceError, DtypeError, NotFiniteError, ParameterError, ShapeError
 
 
 class Gaussian(NamedTuple):
@@ -29,7 +30,12 @@ class Gaussian(NamedTuple):
 
     @classmethod
     def from_moments(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
-        """The normalised density N(mean, covariance). Raises CovarianceError unless positive definite."""
+        """The normalised density N(mean, covariance).
+
+        Raises CovarianceError unless positive definite, ShapeError, DtypeError (not floating point), NotFiniteError.
+        """
+        _require_matrix(covariance, mean, "the covariance", "mean")
+        require_finite(mean, "the mean")
         factor = cholesky(covariance, "the covariance")
         precision = torch.cholesky_inverse(factor)
         eta = (precision @ mean.unsqueeze(-1)).squeeze(-1)
@@ -62,19 +68,35 @@ class Gaussian(NamedTuple):
         )
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Value at ``x (*batch, n)``."""
+        """Value at ``x (*batch, n)``. Raises ShapeError."""
+        _require_length(x, self.eta.shape[-1], "x")
         quadratic = (x.unsqueeze(-2) @ self.precision @ x.unsqueeze(-1)).squeeze(-1).squeeze(-1)
         return -0.5 * quadratic + (self.eta * x).sum(-1) + self.log_scale
 
     def __add__(self, other: Gaussian) -> Gaussian:  # type: ignore[override]
-        """The product of the two densities."""
+        """The product of the two densities.
+
+        Raises ShapeError where they are over different numbers of variables, ParameterError (not a Gaussian).
+        """
+        if not isinstance(other, Gaussian):
+            raise ParameterError(f"cannot multiply a Gaussian by {other!r}: not a Gaussian", value=other)
+        if self.eta.shape[-1] != other.eta.shape[-1]:
+            raise ShapeError(
+                f"cannot multiply densities over {self.eta.shape[-1]} and {other.eta.shape[-1]} variables",
+                expected=self.eta.shape[-1],
+                got=other.eta.shape[-1],
+            )
         return Gaussian(
             self.precision + other.precision, self.eta + other.eta, self.log_scale + other.log_scale
         )
 
     def marginalize(self, keep: Tensor) -> Gaussian:
-        """Integrate out every variable not in `keep`, a vector of positions."""
+        """Integrate out every variable not in `keep`, a vector of positions.
+
+        Raises CovarianceError where that diverges, ParameterError (positions that are not there, or repeated).
+        """
         n = self.eta.shape[-1]
+        _require_positions(keep, n, "keep")
         rest = torch.tensor([i for i in range(n) if i not in set(keep.tolist())], dtype=torch.int64)
         factor = cholesky(
             self.precision[..., rest[:, None], rest], "the precision of the variables integrated out"
@@ -94,8 +116,13 @@ class Gaussian(NamedTuple):
         )
 
     def condition(self, index: Tensor, value: Tensor) -> Gaussian:
-        """Fix the variables at positions `index` to `value`; a Gaussian of the remaining ones."""
+        """Fix the variables at positions `index` to `value`; a Gaussian of the remaining ones.
+
+        Raises ParameterError (positions that are not there, or repeated), ShapeError.
+        """
         n = self.eta.shape[-1]
+        _require_positions(index, n, "index")
+        _require_length(value, len(index), "value")
         keep = torch.tensor([i for i in range(n) if i not in set(index.tolist())], dtype=torch.int64)
         cross = self.precision[..., keep[:, None], index]
         own = self.precision[..., index[:, None], index]
@@ -118,6 +145,20 @@ class Gaussian(NamedTuple):
         return cls(other.precision, other.info_vec, other.log_normalizer)
 
 
+def as_real(value: Any, what: str) -> Tensor:
+    """`value` as a float64 tensor. Raises ParameterError for what is not numbers, DtypeError for complex ones."""
+    if torch.is_complex(value) if isinstance(value, Tensor) else _complex(value):
+        raise DtypeError(f"{what} has complex numbers; real ones needed", value=value)
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ParameterError(f"{what} {value!r} is neither a number nor a tensor", value=value) from error
+
+
+def _complex(value: Any) -> bool:
+    return isinstance(value, complex) or (isinstance(value, np.ndarray) and np.iscomplexobj(value))
+
+
 def cholesky(matrix: Tensor, what: str) -> Tensor:
     """Lower Cholesky factor, or CovarianceError that names the matrix and its smallest eigenvalue."""
     factor, info = torch.linalg.cholesky_ex(matrix)
@@ -132,13 +173,41 @@ def cholesky(matrix: Tensor, what: str) -> Tensor:
     return factor
 
 
-def require_symmetric(matrix: Tensor, what: str) -> None:
-    """CovarianceError unless `matrix` is square and symmetric to 1e-5 of its largest entry."""
+def _require_matrix(matrix: Tensor, vector: Tensor, what: str, of: str) -> None:
+    """Square, symmetric, floating point, and as long as `vector`."""
+    if not matrix.is_floating_point():
+        raise DtypeError(f"{what} has dtype {matrix.dtype}; use float32 or float64", dtype=matrix.dtype)
+    # not to the tolerance of what people type in: the inverse of a float32 system is symmetric to its rounding only
+    require_symmetric(matrix, what, tolerance=1e-2)
+    _require_length(vector, matrix.shape[-1], of)
+
+
+def _require_length(vector: Tensor, n: int, what: str) -> None:
+    if vector.ndim < 1 or vector.shape[-1] != n:
+        raise ShapeError(
+            f"{what} has shape {tuple(vector.shape)}, which is not (*batch, {n})",
+            expected=n,
+            got=tuple(vector.shape),
+        )
+
+
+def _require_positions(index: Tensor, n: int, what: str) -> None:
+    listed = index.tolist()
+    if index.ndim != 1 or not all(type(i) is int and 0 <= i < n for i in listed) or len(set(listed)) < len(listed):
+        raise ParameterError(
+            f"{what}={listed} must be different integers between 0 and {n - 1}", positions=listed, size=n
+        )
+
+
+def require_symmetric(matrix: Tensor, what: str, tolerance: float = 1e-5) -> None:
+    """CovarianceError unless `matrix` is square and symmetric to `tolerance` times its largest entry."""
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ShapeError(f"{what} of shape {tuple(matrix.shape)} is not square", got=tuple(matrix.shape))
+    if not matrix.numel():
+        raise ShapeError(f"{what} of shape {tuple(matrix.shape)} is empty", got=tuple(matrix.shape))
     require_finite(matrix, what)
     error = (matrix - matrix.mT).abs().max().item()
-    if error > 1e-5 * max(matrix.abs().max().item(), 1e-30):
+    if error > tolerance * max(matrix.abs().max().item(), 1e-30):
         raise CovarianceError(f"{what} is not symmetric: entries differ by up to {error:.3g}", error=error)
 
 

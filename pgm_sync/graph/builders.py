@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import networkx as nx
 
-from ..errors import ParameterError, ShapeError
-from ..maps import Crop, LinearMap, Shape, as_shape
+from ..errors import GraphStructureError, ParameterError, ShapeError
+from ..maps import Crop, LinearMap, Shape, as_integers, as_shape
 from ..potentials import Equality, JointGaussian, Potential
 from .factor_graph import FactorGraph, Name
 
@@ -26,7 +26,18 @@ def from_trajectory_graph(
     `potential` is one potential for all edges, or a function of the two ends (default: an unfitted
     `JointGaussian`); `features`, a function of the shape, gives the map of every end, for example
     ``lambda shape: DCT(shape, modes=4)``. A node's own ``shape`` attribute takes precedence over `shape`.
+
+    Edges from a node to itself are left out. Raises ParameterError (not a networkx graph), GraphStructureError
+    (directed, or with parallel edges), and as `FactorGraph`.
     """
+    if not isinstance(network, nx.Graph):
+        raise ParameterError(f"network is a {type(network).__name__}; give a networkx.Graph", value=network)
+    if network.is_directed() or network.is_multigraph():
+        raise GraphStructureError(
+            f"network is a {type(network).__name__}: a pair of trajectories has one factor without direction; "
+            "networkx.Graph(network) forgets directions and parallel edges",
+            network=network,
+        )
     graph = FactorGraph()
     for node, data in network.nodes(data=True):
         graph.add_trajectory(node, data.get("shape", shape))
@@ -138,7 +149,7 @@ def wide_canvas(
     """
     canvas = as_shape(canvas, "canvas shape")
     window = as_shape(window, "window")
-    strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    strides = as_integers(stride if isinstance(stride, Iterable) else (stride, stride), "stride")
     if len(canvas) < 2 or len(window) != 2 or window[0] > canvas[-2] or window[1] > canvas[-1]:
         raise ShapeError(
             f"windows of {window} do not fit a canvas of shape {canvas}", canvas=canvas, window=window
@@ -146,19 +157,23 @@ def wide_canvas(
     sizes = list(zip(strides, window, canvas[-2:], strict=True)) if len(strides) == 2 else []
     if not sizes or not all(0 < s and (s <= w or w == whole) for s, w, whole in sizes):
         raise ParameterError(
-            f"stride {stride!r} must be between 1 and the window size {window}, or pixels are missed"
+            f"stride {stride!r} must be between 1 and the window size {window}, or pixels are missed",
+            stride=stride,
+            window=window,
         )
     tops = _starts(canvas[-2], window[0], strides[0])
     if wrap:
         if canvas[-1] % strides[1]:
             raise ParameterError(
-                f"on a 360 degree canvas the stride {strides[1]} must divide the width {canvas[-1]}"
+                f"on a 360 degree canvas the stride {strides[1]} must divide the width {canvas[-1]}",
+                stride=strides[1],
+                width=canvas[-1],
             )
         lefts = list(range(0, canvas[-1], strides[1]))
     else:
         lefts = _starts(canvas[-1], window[1], strides[1])
     if neighbours not in ("adjacent", "all"):
-        raise ParameterError(f"neighbours={neighbours!r} is neither 'adjacent' nor 'all'")
+        raise ParameterError(f"neighbours={neighbours!r} is neither 'adjacent' nor 'all'", neighbours=neighbours)
 
     graph = FactorGraph()
     graph.add_variable("canvas", canvas)
@@ -184,6 +199,6 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def _count(n: int, least: int = 1) -> int:
-    if not isinstance(n, int) or n < least:
-        raise ParameterError(f"a count of {n!r} must be an integer of at least {least}")
+    if not isinstance(n, int) or isinstance(n, bool) or n < least:
+        raise ParameterError(f"a count of {n!r} must be an integer of at least {least}", value=n, least=least)
     return n

@@ -76,7 +76,7 @@ class FactorGraph(nx.Graph):
         (a map that does not fit its end, ends that the potential cannot join), ParameterError.
         """
         self._check_new(name)
-        scope = [scope] if scope in self and not isinstance(scope, list) else list(scope)
+        scope = self._as_scope(name, scope)
         if not scope:
             raise GraphStructureError(f"factor {name!r} has an empty scope", factor=name)
         for end in scope:
@@ -91,53 +91,50 @@ class FactorGraph(nx.Graph):
             raise GraphStructureError(
                 f"factor {name!r} names an end twice: {scope}", factor=name, scope=scope
             )
-        if not isinstance(potential, Potential):
-            raise ParameterError(
-                f"factor {name!r}: {potential!r} is not a potential (Correlation(0.8), JointGaussian(), ...)",
-                factor=name,
-            )
+        _require_potential(name, potential)
         given = list(maps) if maps is not None else [None] * len(scope)
         if len(given) != len(scope):
             raise ShapeError(f"factor {name!r} has {len(scope)} ends and {len(given)} maps", factor=name)
-        for end, m in zip(scope, given, strict=True):
-            if m is not None and not isinstance(m, LinearMap):
-                raise ParameterError(
-                    f"factor {name!r}: {m!r} on {end!r} is not a map (Crop(...), DCT(...), ..., or None)",
-                    factor=name,
-                    name=end,
-                )
-            if m is not None and m.in_shape != self.shape(end):
-                raise ShapeError(
-                    f"factor {name!r}: the map on {end!r} takes shape {m.in_shape}, "
-                    f"but {end!r} has shape {self.shape(end)}",
-                    factor=name,
-                    name=end,
-                    expected=m.in_shape,
-                    got=self.shape(end),
-                )
-        potential.check(
-            name,
-            [s if m is None else m.out_shape for s, m in zip(map(self.shape, scope), given, strict=True)],
-        )
+        potential.check(name, _seen_shapes(name, scope, [self.shape(end) for end in scope], given))
         self.add_node(name, kind="factor", bipartite=1, potential=potential, maps=tuple(given))
         for position, end in enumerate(scope):
             self.add_edge(name, end, position=position)
 
     def with_potentials(self, potentials: Mapping[Name, Potential]) -> FactorGraph:
-        """A copy of the graph in which the given factors have other potentials."""
+        """A copy of the graph in which the given factors have other potentials.
+
+        Raises UnknownNameError, ParameterError, ShapeError.
+        """
         copy = self.copy()
         for factor, potential in potentials.items():
+            _require_potential(factor, potential)
             potential.check(factor, self.seen_shapes(factor))
             copy.nodes[factor]["potential"] = potential
         return copy
 
     def _check_new(self, name: Name) -> None:
         if name is None:
-            raise GraphStructureError("None cannot name a node")
+            raise GraphStructureError("None cannot name a node", name=None)
+        if not isinstance(name, Hashable):
+            raise GraphStructureError(
+                f"{name!r} cannot name a node: a {type(name).__name__} is not hashable", name=name
+            )
         if name in self:
             raise DuplicateNameError(
                 f"the graph already has a {self.nodes[name].get('kind', 'node')} {name!r}", name=name
             )
+
+    def _as_scope(self, factor: Name, scope: Any) -> list[Name]:
+        if not isinstance(scope, list) and scope in self:
+            return [scope]
+        if not isinstance(scope, Iterable):
+            raise UnknownNameError(
+                f"factor {factor!r} names {scope!r}, which is neither a list of trajectories and variables nor one of "
+                f"this graph; it has {_listing(self.variables)}",
+                factor=factor,
+                name=scope,
+            )
+        return list(scope)
 
     # ---- reading -------------------------------------------------------------------------------------
 
@@ -199,28 +196,47 @@ class FactorGraph(nx.Graph):
     def validate(self) -> None:
         """Check what networkx calls may have changed since the nodes were added.
 
-        Raises EmptyGraphError, GraphStructureError.
+        Raises EmptyGraphError, GraphStructureError; ShapeError and ParameterError as `add_factor`.
         """
         if not self.variables:
             raise EmptyGraphError(
-                "the graph has no trajectory or variable; call add_trajectory(name, shape) first"
+                "the graph has no trajectory or variable; call add_trajectory(name, shape) first", graph=self
             )
         for node, data in self.nodes(data=True):
-            if "kind" not in data:
+            if data.get("kind") not in ("trajectory", "variable", "factor"):
                 raise GraphStructureError(
                     f"node {node!r} was not added by add_trajectory, add_variable or add_factor", name=node
                 )
+            for key in ("potential", "maps") if data["kind"] == "factor" else ("shape",):
+                if key not in data:
+                    raise GraphStructureError(f"{data['kind']} {node!r} has no {key}", name=node)
+            if data["kind"] != "factor" and as_shape(data["shape"], f"shape of {node!r}:") != data["shape"]:
+                raise ShapeError(f"shape of {node!r}: {data['shape']!r} is not a tuple", name=node)
         for a, b in self.edges:
             if (self.nodes[a]["kind"] == "factor") == (self.nodes[b]["kind"] == "factor"):
                 raise GraphStructureError(
                     f"edge {a!r} - {b!r} does not join a factor with a variable", edge=(a, b)
                 )
+        checked: set[tuple] = set()  # many factors of a large graph share one potential and see the same shapes
         for factor in self.factors:
             positions = sorted(d.get("position", -1) for d in self.adj[factor].values())
-            if positions != list(range(len(self.nodes[factor]["maps"]))):
+            maps = self.nodes[factor]["maps"]
+            if not isinstance(maps, tuple) or positions != list(range(len(maps))):
                 raise GraphStructureError(
                     f"the edges of factor {factor!r} have changed since it was added", factor=factor
                 )
+            self._check_ends(factor, checked)
+
+    def _check_ends(self, factor: Name, checked: set[tuple]) -> None:
+        """What `add_factor` checked, once more: attributes of nodes can be written to."""
+        potential, maps = self.nodes[factor]["potential"], self.nodes[factor]["maps"]
+        _require_potential(factor, potential)
+        scope = self.scope(factor)
+        seen = _seen_shapes(factor, scope, [self.nodes[end]["shape"] for end in scope], maps)
+        key = (id(potential), *seen)
+        if key not in checked:
+            potential.check(factor, seen)
+            checked.add(key)
 
     def markov_network(self) -> nx.Graph:
         """Trajectories and variables, joined where a factor has both in its scope.
@@ -301,6 +317,38 @@ class FactorGraph(nx.Graph):
         from .display import html
 
         return html(self)
+
+
+def _require_potential(factor: Name, potential: Any) -> None:
+    if not isinstance(potential, Potential):
+        raise ParameterError(
+            f"factor {factor!r}: {potential!r} is not a potential (Correlation(0.8), JointGaussian(), ...)",
+            factor=factor,
+        )
+
+
+def _seen_shapes(
+    factor: Name, scope: Sequence[Name], shapes: Sequence[Shape], maps: Sequence[LinearMap | None]
+) -> list[Shape]:
+    """What the maps show of their ends. Raises ParameterError for what is no map, ShapeError for one that misfits."""
+    seen = []
+    for end, shape, m in zip(scope, shapes, maps, strict=True):
+        if m is not None and not isinstance(m, LinearMap):
+            raise ParameterError(
+                f"factor {factor!r}: {m!r} on {end!r} is not a map (Crop(...), DCT(...), ..., or None)",
+                factor=factor,
+                name=end,
+            )
+        if m is not None and m.in_shape != shape:
+            raise ShapeError(
+                f"factor {factor!r}: the map on {end!r} takes shape {m.in_shape}, but {end!r} has shape {shape}",
+                factor=factor,
+                name=end,
+                expected=m.in_shape,
+                got=shape,
+            )
+        seen.append(shape if m is None else m.out_shape)
+    return seen
 
 
 def _listing(names: Iterable[Name], most: int = 8) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
 from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError
 from ..maps import element_index
 from ..potentials import Correlation
-from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest
+from ..potentials.correlation import as_pair
+from .precision import DENSE_UP_TO, NARROW, PATIENCE, Coordinates, coordinates, lowest
 from .problem import Problem
 from .structure import Structure
+
+LARGEST_EXACT = 2000  # rows, up to which the smallest eigenvalue is taken to all digits
 
 
 def component_of(structure: Structure, site: int) -> np.ndarray:
@@ -27,7 +32,11 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
     An ImproperGraphError, or a NotFiniteError where the precision overflows its dtype.
     """
     plan = problem.plan
-    names = [n for n in plan.graph.variables if np.isin(plan.sites.index[n].numpy(), sites).any()]
+    place = np.full(plan.sites.size, -1, dtype=np.int64)
+    place[sites] = np.arange(len(sites))
+    held = {name: place[plan.sites.index[name].numpy()] for name in plan.graph.variables}
+    held = {name: where[where >= 0] for name, where in held.items() if where.max() >= 0}
+    names = list(held)
     listed = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     own = coordinates(problem).of(sites)
     if not (np.isfinite(own.diagonal).all() and np.isfinite(own.values).all()):
@@ -38,10 +47,7 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
         )
     low, vector, worst = min((_lowest(own, k) for k in range(len(own.diagonal))), key=lambda found: found[0])
     direction = torch.from_numpy(vector)
-    share = {}
-    for name in names:
-        inside = np.isin(sites, plan.sites.index[name].numpy())
-        share[name] = direction[torch.from_numpy(inside)].norm().item()
+    share = {name: float(np.linalg.norm(vector[where])) for name, where in held.items()}
     leading = sorted(share, key=lambda n: -share[n])[:4]
     shown = ", ".join(f"{n!r} ({share[n]:.2f})" for n in leading)
     scale = np.abs(own.diagonal).max()
@@ -83,8 +89,30 @@ def _down(value: float) -> str:
 
 
 def _lowest(own: Coordinates, k: int) -> tuple[float, np.ndarray, int]:
-    value, vector = lowest(own.matrix(k))
+    value, vector = _bottom(own.matrix(k))
     return value, vector, k
+
+
+def _bottom(matrix: Any) -> tuple[float, np.ndarray]:
+    """Smallest eigenvalue and unit eigenvector; of a large matrix the quotient of a vector close to it.
+
+    A diagnosis of thousands of nodes need not tell apart directions whose precisions differ in the third digit, which
+    is what takes an eigenvalue solver its time on long chains and large grids.
+    """
+    n = matrix.shape[0]
+    if n <= LARGEST_EXACT:
+        return lowest(matrix)
+    matrix = csc_array(matrix)
+    start = np.random.default_rng(0).standard_normal(n)
+    try:
+        _, vectors = eigsh(matrix, k=1, which="SA", v0=start, tol=1e-3, maxiter=PATIENCE[matrix.nnz <= NARROW * n])
+    except ArpackNoConvergence:  # the smallest is near zero: nothing fixes a direction, and that is quick to invert
+        diagonal = matrix.diagonal()
+        reach = abs(matrix).sum(0) - abs(diagonal)
+        low, high = (diagonal - reach).min(), (diagonal + reach).max()
+        shift = low - 1e-7 * max(high - low, abs(low), np.finfo(np.float64).tiny)
+        _, vectors = eigsh(matrix, k=1, sigma=shift, which="LM", v0=start, tol=1e-3)
+    return float(vectors[:, 0] @ (matrix @ vectors[:, 0])), vectors[:, 0]
 
 
 def _safe_scale(own: Coordinates, k: int) -> float | None:
@@ -98,7 +126,7 @@ def _safe_scale(own: Coordinates, k: int) -> float | None:
     scale = diagonal**-0.5
     i, j = own.ends.T
     scaled = own._replace(diagonal=np.zeros_like(own.diagonal), values=own.values * scale[i] * scale[j])
-    return -1 / lowest(scaled.matrix(k))[0]
+    return -1 / _bottom(scaled.matrix(k))[0]
 
 
 def _safe_rho(problem: Problem, own: Coordinates, k: int) -> float | None:
@@ -111,33 +139,35 @@ def _safe_rho(problem: Problem, own: Coordinates, k: int) -> float | None:
     if len(own.sites) > DENSE_UP_TO:
         return None
     place[own.sites] = np.arange(len(own.sites))
-    found = []
+    parts: list[tuple[Tensor, ...]] = []  # rho, the two variances, and where the two ends are, per coupled pair
     for factor in plan.graph.factors:
         potential, maps = plan.graph.potential(factor), plan.graph.maps(factor)
         picked = [element_index(m) for m in maps]
         if not isinstance(potential, Correlation) or any(p is None for p in picked):
             continue
-        ends = [
-            place[plan.sites.index[n][p].numpy()]
+        first, second = (
+            torch.from_numpy(place)[plan.sites.index[n][p]]
             for n, p in zip(plan.graph.scope(factor), picked, strict=True)
-        ]
-        rows = np.flatnonzero((ends[0] >= 0) & (ends[1] >= 0))
+        )
+        rows = ((first >= 0) & (second >= 0)).nonzero().squeeze(-1)
         if len(rows):
-            found.append((potential, [m.out_shape for m in maps], ends[0][rows], ends[1][rows], rows))
-    if not found:
+            numbers = [
+                torch.as_tensor(v, dtype=torch.float64).detach().cpu().expand(maps[0].out_shape).reshape(-1)[rows]
+                for v in (potential.rho, *as_pair(potential.variance))
+            ]
+            parts.append((*numbers, first[rows], second[rows]))
+    if not parts:
         return None
+    rho, *variances, first, second = (torch.cat(column) for column in zip(*parts, strict=True))
+    ends = (first.numpy(), second.numpy())
 
     def added(scale: float) -> np.ndarray:
+        weaker = Correlation(rho * scale, variance=(variances[0], variances[1]))
+        values = weaker.information([tuple(rho.shape)] * 2).precision.numpy()
         total = np.zeros((len(own.sites), len(own.sites)))
-        for potential, shapes, first, second, rows in found:
-            weaker = dataclasses.replace(
-                potential, rho=torch.as_tensor(potential.rho, dtype=torch.float64) * scale
-            )
-            own_part = weaker.information(shapes).precision.detach()
-            values = own_part.reshape(2, 2, -1).expand(2, 2, math.prod(shapes[0]))[..., rows].numpy()
-            for i, a in enumerate((first, second)):
-                for j, b in enumerate((first, second)):
-                    np.add.at(total, (a, b), values[i, j])
+        for i, a in enumerate(ends):
+            for j, b in enumerate(ends):
+                np.add.at(total, (a, b), values[i, j])
         return total
 
     rest = own.matrix(k).toarray() - added(1.0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
 
-from ..errors import ParameterError
+from ..errors import ParameterError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from .belief_propagation.plan import propagate
 from .compile import Plan, as_plan
@@ -23,6 +25,7 @@ from .problem import Problem, pose, residual
 from .structure import Structure
 
 METHODS = ("auto", "exact", "dense", "cg", "gbp")
+LARGEST_DENSE = 20_000  # sites that method="dense" accepts: 3 GB
 
 
 def infer(
@@ -73,6 +76,14 @@ def infer(
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
+    if not isinstance(graph, FactorGraph | Plan):
+        raise ParameterError(
+            f"graph is a {type(graph).__name__}; give a FactorGraph (from_trajectory_graph makes one of a networkx "
+            "graph) or a plan of ps.compile",
+            value=graph,
+        )
+    if start is not None and not isinstance(start, Posterior):
+        raise ParameterError(f"start is a {type(start).__name__}; give an earlier posterior", value=start)
     plan = as_plan(graph)
     if method in ("auto", "exact") and observed is None:
         low = low_rank(plan)
@@ -88,13 +99,18 @@ def infer(
         known, values = observed_sites(problem, observed)
         problem = clamp(problem, known, values)
     if start is not None and start._sites.size != plan.sites.size:
-        raise ParameterError(f"start={start!r} has {start._sites.size} sites, this graph {plan.sites.size}")
+        raise ParameterError(
+            f"start={start!r} has {start._sites.size} sites, this graph {plan.sites.size}",
+            expected=plan.sites.size,
+            got=start._sites.size,
+        )
     earlier = None if start is None else start._solution
     chosen, reason = method, "asked for"
     if method == "auto":
         chosen, reason = _choose(structure)
     run: Callable[..., Solution]
     if chosen == "dense":
+        _check_dense(plan.sites.size)
         run = _dense(evidence, known, values)
     elif chosen == "cg":
         run = conjugate_gradient
@@ -154,6 +170,15 @@ def _dense(
     return run
 
 
+def _check_dense(size: int) -> None:
+    if size > LARGEST_DENSE:
+        raise UnsupportedError(
+            f"method='dense' would make a matrix of {size} x {size} ({8e-9 * size**2:.0f} GB); use method='exact' "
+            f"beyond {LARGEST_DENSE} sites",
+            sites=size,
+        )
+
+
 def _check_options(run: Callable[..., Solution], options: Mapping[str, Any], method: str) -> None:
     allowed = set(inspect.signature(run).parameters) - {"problem"}
     unknown = [name for name in options if name not in allowed]
@@ -162,3 +187,8 @@ def _check_options(run: Callable[..., Solution], options: Mapping[str, Any], met
         raise ParameterError(
             f"{unknown[0]!r} is no option of method={method!r}; it has: {listed}", option=unknown[0]
         )
+    tolerance, most = options.get("tolerance"), options.get("max_iterations", 1)
+    if tolerance is not None and not (isinstance(tolerance, Real) and 0 < float(tolerance) < math.inf):
+        raise ParameterError(f"tolerance={tolerance!r} is not positive", tolerance=tolerance)
+    if not isinstance(most, Integral) or isinstance(most, bool) or most < 1:
+        raise ParameterError(f"max_iterations={most!r} is not at least 1", max_iterations=most)

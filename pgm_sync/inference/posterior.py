@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError, UnknownNameError
+from ..errors import NotFiniteError, ShapeError, UnknownNameError
 from ..gaussian import Gaussian
 from ..graph.factor_graph import Name
 from . import queries
@@ -74,16 +74,34 @@ class Solution(NamedTuple):
     state: Any = None  # what a later inference that starts from this one may use again
 
 
+def require_finite_solution(problem: Problem, values: Tensor, what: str) -> None:
+    """NotFiniteError, naming the nodes, if `values` (*batch, sites) overflowed: no NaN or infinity is ever returned."""
+    with torch.no_grad():
+        # one fast pass; a sum that overflows by itself only costs a closer look
+        if bool(values.sum().isfinite()) or bool(values.isfinite().all()):
+            return
+        graph, sites = problem.plan.graph, problem.plan.sites
+        names = [n for n in graph.variables if not bool(sites.gather(values, n).isfinite().all())]
+    listed = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    raise NotFiniteError(
+        f"the posterior {what} of {listed} overflows {values.dtype}; rescale the content and its precisions, or use "
+        "float64",
+        nodes=names,
+    )
+
+
 class Posterior:
     """The Gaussian over all nodes of a graph, given the evidence.
 
     Attributes: ``mean[name]`` and ``variance[name]``, both ``(*batch, *shape)``; ``log_evidence`` ``(*batch)``, the
-    logarithm of the integral of all potentials and evidence; ``info``, an `Info`.
+    logarithm of the integral of all potentials and evidence; ``info``, an `Info`. What overflows its dtype is a
+    NotFiniteError: means at once, the others when they are read.
     """
 
     def __init__(self, problem: Problem, solution: Solution, describe: Callable[[], Info]):
         plan, _, system, _ = problem
         sites = plan.sites
+        require_finite_solution(problem, solution.mean, "mean")
         self.graph, self._describe, self._problem = plan.graph, describe, problem
         self._sites, self._solution, self._eta = sites, solution, system.eta
         self.mean = ByName(self.graph.variables, lambda name: sites.gather(solution.mean, name))
@@ -116,16 +134,25 @@ class Posterior:
 
     @cached_property
     def _site_variance(self) -> Tensor:
-        return self._solution.variance()
+        variance = self._solution.variance()
+        require_finite_solution(self._problem, variance, "variance")
+        return variance
 
     @cached_property
     def log_evidence(self) -> Tensor:
         """log of the integral of the product of all potentials and evidence, ``(*batch)``."""
         quadratic = 0.5 * (self._eta * self._solution.mean).sum(-1)
         constant = 0.5 * self._sites.size * math.log(2 * math.pi)
-        return (
+        value = (
             self._problem.system.log_scale() + quadratic - 0.5 * self._solution.log_determinant() + constant
         )
+        if not bool(value.isfinite().all()):
+            raise NotFiniteError(
+                f"the log evidence overflows {value.dtype}, in which squares of the means times precisions must fit; "
+                "rescale the content, or use float64",
+                count=int((~value.isfinite()).sum()),
+            )
+        return value
 
     def covariance(self, first: Name, second: Name) -> Tensor:
         """Covariance between matching elements of two nodes of one shape, ``(*batch, *shape)``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ..errors import GraphStructureError, UnsupportedError
+from ..errors import GraphStructureError, ShapeError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import element_index
 from ..potentials import Equality
+
+LARGEST = 2**31 - 1  # elements of all nodes together: scipy numbers the nodes of its graphs in int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +63,20 @@ def shared_sites(graph: FactorGraph) -> Sites:
     """Merge the elements that Equality factors identify.
 
     Raises UnsupportedError for an Equality through a map that does more than pick elements, GraphStructureError
-    if a trajectory would have to repeat one number in two of its elements.
+    if a trajectory would have to repeat one number in two of its elements, ShapeError for more than `LARGEST`
+    elements.
     """
     offsets, size = {}, 0
     shapes = {name: graph.shape(name) for name in graph.variables}
+    total = sum(map(math.prod, shapes.values()))
+    if total > LARGEST:
+        name = max(shapes, key=lambda n: math.prod(shapes[n]))
+        raise ShapeError(
+            f"the nodes have {total} elements together, more than {LARGEST}; the largest is {name!r} of shape "
+            f"{shapes[name]}",
+            name=name,
+            got=shapes[name],
+        )
     for name, shape in shapes.items():
         offsets[name] = size
         size += int(np.prod(shape))

@@ -1,8 +1,8 @@
 """Linear maps: what a factor sees of a trajectory."""
 
-from .base import Composition, LinearMap, Shape, as_shape
+from .base import Composition, LinearMap, Shape, as_integers, as_shape
 from .features import DCT, ChannelMeans, FeatureMap, Features
-from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, element_index
+from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, as_mask, element_index
 from .sparse import SparseMap, is_sparse, sparse_entries
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "Rotate",
     "Shape",
     "SparseMap",
+    "as_integers",
+    "as_mask",
     "as_shape",
     "element_index",
     "is_sparse",

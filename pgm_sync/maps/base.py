@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import ParameterError, ShapeError
 from ..spec import Spec
 
 Shape = tuple[int, ...]
 
 
 def as_shape(shape: Sequence[int] | int, what: str = "shape") -> Shape:
-    """`shape` as a tuple of positive integers, or ShapeError."""
-    given = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given):
+    """`shape` as a tuple of positive integers (numpy's too), or ShapeError."""
+    given = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in given):
         raise ShapeError(f"{what} {shape!r} is not a tuple of positive integers", shape=shape)
-    return given
+    return tuple(int(n) for n in given)
+
+
+def as_integers(values: Any, what: str) -> tuple[int, ...]:
+    """A sequence of integers (numpy's too) as a tuple, or ParameterError."""
+    given = tuple(values) if isinstance(values, Iterable) else None
+    if given is None or not all(isinstance(n, Integral) and not isinstance(n, bool) for n in given):
+        raise ParameterError(f"{what} {values!r} is not a sequence of integers", value=values)
+    return tuple(int(n) for n in given)
 
 
 class LinearMap(Spec, abc.ABC):
@@ -88,6 +98,9 @@ class Composition(LinearMap):
     inner: LinearMap
 
     def __post_init__(self) -> None:
+        for m in (self.outer, self.inner):
+            if not isinstance(m, LinearMap):
+                raise ParameterError(f"cannot compose with {m!r}, which is not a map", value=m)
         if self.inner.out_shape != self.outer.in_shape:
             raise ShapeError(
                 f"cannot compose {self.outer!r} after {self.inner!r}: the inner map gives shape "

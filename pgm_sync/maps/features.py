@@ -9,8 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..errors import CovarianceError, NotFiniteError, ParameterError, ShapeError
-from .base import LinearMap, Shape, as_shape
+from ..errors import CovarianceError, DtypeError, NotFiniteError, ParameterError, ShapeError
+from ..gaussian import as_real, require_finite
+from .base import LinearMap, Shape, as_integers, as_shape
 
 
 class FeatureMap(LinearMap):
@@ -51,7 +52,9 @@ class DCT(FeatureMap):
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
         size = math.prod(self._axes)
-        if not 1 <= self.modes <= size:
+        (modes,) = as_integers((self.modes,), "modes")
+        object.__setattr__(self, "modes", modes)
+        if not 1 <= modes <= size:
             raise ParameterError(
                 f"modes={self.modes} is not in 1..{size} for axes {self._axes}", modes=self.modes
             )
@@ -112,14 +115,17 @@ class Features(FeatureMap):
     basis: Tensor
 
     def __post_init__(self) -> None:
-        basis = torch.as_tensor(self.basis)
+        basis = self.basis if isinstance(self.basis, Tensor) else as_real(self.basis, "the feature basis")
+        if basis.is_complex():
+            raise DtypeError("the feature basis has complex numbers; real ones needed", dtype=basis.dtype)
         if basis.ndim < 2:
             raise ShapeError(
                 f"a basis has shape (r, *in_shape), not {tuple(basis.shape)}", got=tuple(basis.shape)
             )
         if not torch.isfinite(basis).all():
             raise NotFiniteError(
-                f"the feature basis of shape {tuple(basis.shape)} has NaN or infinite entries"
+                f"the feature basis of shape {tuple(basis.shape)} has NaN or infinite entries",
+                shape=tuple(basis.shape),
             )
         rows = basis.flatten(1).double()
         error = (
@@ -148,7 +154,15 @@ class Features(FeatureMap):
 
     @classmethod
     def orthonormalise(cls, rows: Tensor) -> Features:
-        """An orthonormal basis of the span of ``rows (r, *in_shape)``; dependent rows are dropped."""
+        """An orthonormal basis of the span of ``rows (r, *in_shape)``; dependent rows are dropped.
+
+        Raises NotFiniteError on NaN, ParameterError if all rows are zero.
+        """
+        require_finite(rows, "rows")
+        if not bool((rows != 0).any()):
+            raise ParameterError(
+                f"the rows of shape {tuple(rows.shape)} are all zero: they span nothing", shape=tuple(rows.shape)
+            )
         _, values, basis = torch.linalg.svd(rows.flatten(1).double(), full_matrices=False)
         kept = basis[values > values[0] * 1e-9]
         return cls(kept.reshape(-1, *rows.shape[1:]))
@@ -159,8 +173,7 @@ class Features(FeatureMap):
 
         Raises ParameterError if `rank` exceeds what the data span, NotFiniteError on NaN.
         """
-        if not torch.isfinite(data).all():
-            raise NotFiniteError("PCA data has NaN or infinite entries")
+        require_finite(data, "PCA data")
         centred = (data - data.mean(0)).flatten(1).double()
         _, values, basis = torch.linalg.svd(centred, full_matrices=False)
         # n rows span at most n - 1 directions around their mean; the next one would be arbitrary

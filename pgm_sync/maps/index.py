@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ParameterError, ShapeError
-from .base import Composition, LinearMap, Shape, as_shape
+from .base import Composition, LinearMap, Shape, as_integers, as_shape
 
 
 class IndexMap(LinearMap):
@@ -87,7 +88,7 @@ class Crop(IndexMap):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
-        object.__setattr__(self, "start", tuple(self.start))
+        object.__setattr__(self, "start", _tuple(self.start))
         object.__setattr__(self, "size", as_shape(self.size, "crop size"))
         axes = self.in_shape[len(self.in_shape) - len(self.start) :]
         fits = len(self.start) == len(self.size) == len(axes) and all(
@@ -120,7 +121,7 @@ class Flip(IndexMap):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
-        object.__setattr__(self, "axes", tuple(self.axes))
+        object.__setattr__(self, "axes", _tuple(self.axes))
         _check_axes(self, self.axes)
 
     def _arrange(self, elements: Tensor) -> Tensor:
@@ -140,6 +141,8 @@ class Rotate(IndexMap):
             raise ShapeError(
                 f"a rotation needs two axes, shape {self.in_shape} has one", in_shape=self.in_shape
             )
+        (turns,) = as_integers((self.quarter_turns,), "quarter_turns")
+        object.__setattr__(self, "quarter_turns", turns)
 
     def _arrange(self, elements: Tensor) -> Tensor:
         return elements.rot90(self.quarter_turns, (-2, -1))
@@ -157,7 +160,10 @@ class Permutation(IndexMap):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
-        order = torch.as_tensor(self.order, dtype=torch.int64).flatten()
+        order = _array(self.order, "order").flatten()
+        if order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
+            raise ParameterError(f"order has dtype {order.dtype}; integers needed", dtype=order.dtype)
+        order = order.to(torch.int64)
         object.__setattr__(self, "order", order)
         size = math.prod(self.in_shape)
         if not torch.equal(order.sort().values, torch.arange(size)):
@@ -183,7 +189,7 @@ class Mask(IndexMap):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
-        mask = torch.as_tensor(self.mask, dtype=torch.bool)
+        mask = as_mask(self.mask, "mask")
         try:
             mask = mask.expand(self.in_shape)
         except RuntimeError as error:
@@ -200,6 +206,26 @@ class Mask(IndexMap):
 
     def _arrange(self, elements: Tensor) -> Tensor:
         return elements[self.mask]
+
+
+def _tuple(given: Any) -> tuple:
+    return tuple(given) if isinstance(given, Iterable) else (given,)
+
+
+def as_mask(value: Any, what: str) -> Tensor:
+    """Booleans, or zeros and ones, as a bool tensor; ParameterError for anything else."""
+    given = _array(value, what)
+    mask = given.to(torch.bool) if not given.is_complex() else given.real != 0
+    if not torch.equal(mask.to(given.dtype), given):
+        raise ParameterError(f"{what} has entries other than 0 and 1 (True and False)", value=value)
+    return mask
+
+
+def _array(value: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(f"{what} {value!r} is not an array of numbers", value=value) from error
 
 
 def element_index(map: LinearMap) -> Tensor | None:

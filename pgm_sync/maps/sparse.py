@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, issparse
 from torch import Tensor
 
-from ..errors import NotFiniteError, ShapeError, UnsupportedError
+from ..errors import DtypeError, ParameterError, ShapeError, UnsupportedError
+from ..gaussian import require_finite
 from .base import Composition, LinearMap, Shape, as_shape
 from .index import element_index
 
@@ -19,7 +20,8 @@ from .index import element_index
 class SparseMap(LinearMap):
     """``apply(x) = matrix @ x.flatten()``; `indices` (2, nnz) row and column, `values` (nnz,).
 
-    ``SparseMap.from_scipy(matrix, in_shape, out_shape)`` takes any scipy.sparse matrix.
+    ``SparseMap.from_scipy(matrix, in_shape, out_shape)`` takes any scipy.sparse matrix. Raises ParameterError (no
+    tensors), DtypeError (indices that are not integers, values that are not real), ShapeError, NotFiniteError.
     """
 
     in_shape: Shape
@@ -31,10 +33,23 @@ class SparseMap(LinearMap):
         object.__setattr__(self, "in_shape", as_shape(self.in_shape))
         object.__setattr__(self, "to_shape", as_shape(self.to_shape))
         size = (math.prod(self.to_shape), math.prod(self.in_shape))
+        for what, given in (("indices", self.indices), ("values", self.values)):
+            if not isinstance(given, Tensor):
+                raise ParameterError(
+                    f"{what} of a sparse map are a {type(given).__name__}; give a tensor", value=given
+                )
+        if self.indices.dtype not in (torch.int64, torch.int32):
+            raise DtypeError(f"sparse indices have dtype {self.indices.dtype}; use int64", dtype=self.indices.dtype)
+        if self.values.is_complex():
+            raise DtypeError(
+                f"sparse values have dtype {self.values.dtype}; real numbers needed", dtype=self.values.dtype
+            )
         if self.indices.ndim != 2 or self.indices.shape != (2, self.values.numel()):
             raise ShapeError(
                 f"indices of shape {tuple(self.indices.shape)} do not fit {self.values.numel()} values: "
-                "(2, nnz) needed"
+                "(2, nnz) needed",
+                got=tuple(self.indices.shape),
+                expected=(2, self.values.numel()),
             )
         top = [int(row.max()) if row.numel() else 0 for row in self.indices]
         if top[0] >= size[0] or top[1] >= size[1] or (self.indices.numel() and int(self.indices.min()) < 0):
@@ -43,17 +58,23 @@ class SparseMap(LinearMap):
                 f"between {self.in_shape} and {self.to_shape}",
                 size=size,
             )
-        if not torch.isfinite(self.values).all():
-            raise NotFiniteError("the sparse map has NaN or infinite entries")
+        require_finite(self.values, "the sparse map")
 
     @classmethod
     def from_scipy(cls, matrix: Any, in_shape: Shape, out_shape: Shape) -> SparseMap:
-        """From a scipy.sparse matrix of shape (out_size, in_size)."""
+        """From a scipy.sparse matrix of shape (out_size, in_size). Raises ParameterError, ShapeError."""
+        if not issparse(matrix):
+            raise ParameterError(
+                f"a {type(matrix).__name__} is not a scipy.sparse matrix; scipy.sparse.coo_array(matrix) is one",
+                value=matrix,
+            )
         coo = matrix.tocoo()
         size = (math.prod(as_shape(out_shape)), math.prod(as_shape(in_shape)))
         if coo.shape != size:
             raise ShapeError(
-                f"a matrix of shape {coo.shape} does not map {in_shape} to {out_shape}: {size} needed"
+                f"a matrix of shape {coo.shape} does not map {in_shape} to {out_shape}: {size} needed",
+                got=coo.shape,
+                expected=size,
             )
         indices = torch.stack([torch.as_tensor(coo.row).long(), torch.as_tensor(coo.col).long()])
         return cls(in_shape, out_shape, indices, torch.as_tensor(coo.data))
@@ -96,7 +117,7 @@ def sparse_entries(map: LinearMap) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(map, SparseMap):
         return map.indices[0], map.indices[1], map.values.double()
     if not isinstance(map, Composition):
-        raise UnsupportedError(f"{map!r} is no index or sparse map; use dense()")
+        raise UnsupportedError(f"{map!r} is no index or sparse map; use dense()", map=map)
     parts = []
     for m in (map.outer, map.inner):
         rows, columns, values = sparse_entries(m)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError, ShapeError, UnsupportedError
+from ..gaussian import as_real, require_finite, require_symmetric
 from ..maps import Shape
 from ..spec import Spec
 
@@ -82,6 +83,34 @@ class StructuralPotential(Potential):
         raise UnsupportedError(f"{type(self).__name__} has no density of its own")
 
 
+def checked_information(potential: Potential, factor: Any, shapes: Sequence[Shape]) -> Information:
+    """``potential.information(shapes)``, float64, held to what `Information` promises.
+
+    A potential of a user's own is as likely to be wrong as an input. Raises ParameterError (no Information),
+    ShapeError, NotFiniteError, CovarianceError (a precision that is not symmetric), all naming `factor`.
+    """
+    who = f"factor {factor!r}: {type(potential).__name__}.information"
+    given = potential.information(shapes)
+    if not isinstance(given, tuple) or len(given) != 3 or not all(isinstance(part, Tensor) for part in given):
+        raise ParameterError(f"{who} is {given!r}; give Information(precision, eta, log_scale)", factor=factor)
+    found = Information(*(part.double() for part in given))
+    n, event = (len(shapes), tuple(shapes[0])) if potential.elementwise else (sum(sizes(shapes)), ())
+    for what, part, lead in zip(Information._fields, found, ((n, n), (n,), ()), strict=True):
+        own = tuple(part.shape)
+        if own not in (lead, (*lead, *event)):
+            raise ShapeError(
+                f"{who}: {what} has shape {own}; {lead}"
+                + (f" or {(*lead, *event)}" if potential.elementwise else "")
+                + " needed",
+                factor=factor,
+                expected=lead,
+                got=own,
+            )
+        require_finite(part, f"{who}: {what}")
+    require_symmetric(found.precision.movedim((0, 1), (-2, -1)), f"{who}: precision")
+    return found
+
+
 def sizes(shapes: Sequence[Shape]) -> list[int]:
     """Number of elements of every end."""
     return [math.prod(s) for s in shapes]
@@ -99,8 +128,13 @@ def diagonal_blocks(matrix: Tensor, blocks: Sequence[int]) -> list[Tensor]:
 
 
 def finite_number(value: Any, what: str, low: float = -math.inf, high: float = math.inf) -> None:
-    """ParameterError unless every entry of `value` is finite and strictly between `low` and `high`."""
-    tensor = torch.as_tensor(value, dtype=torch.float64)
+    """ParameterError unless every entry of `value` is finite and strictly between `low` and `high`.
+
+    DtypeError for complex numbers.
+    """
+    tensor = as_real(value, what)
+    if not tensor.numel():
+        raise ParameterError(f"{what} of shape {tuple(tensor.shape)} is empty", value=value)
     if not torch.isfinite(tensor).all() or bool((tensor <= low).any()) or bool((tensor >= high).any()):
         shown = (
             tensor.item()

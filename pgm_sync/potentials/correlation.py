@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError, ShapeError
+from ..gaussian import as_real
 from ..maps import Shape
 from .base import Information, Marginal, Potential, finite_number, sizes
 
@@ -22,7 +23,7 @@ class Correlation(Potential):
     `rho` strictly between -1 and 1, a number or one per element; `variance` > 0 of the clean contents, and
     `mean`, one number for both ends or a pair of numbers or tensors.
 
-    Raises ParameterError on values out of range.
+    Raises ParameterError on values out of range, DtypeError on complex ones.
     """
 
     rho: float | Tensor
@@ -35,25 +36,26 @@ class Correlation(Potential):
         for name in ("rho", "variance", "mean"):
             # A list is one number per element; a tuple would be one entry per end.
             if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, torch.tensor(value, dtype=torch.float64))
+                object.__setattr__(self, name, as_real(value, f"Correlation: {name}"))
             elif isinstance(value, tuple) and (name == "rho" or len(value) != 2):
                 raise ParameterError(
                     f"Correlation: {name} is one number, a tensor"
                     + ("" if name == "rho" else ", or a pair of them")
-                    + f", not a tuple of {len(value)}"
+                    + f", not a tuple of {len(value)}",
+                    value=value,
                 )
         finite_number(self.rho, "Correlation: rho", low=-1, high=1)
-        for variance in _pair(self.variance):
+        for variance in as_pair(self.variance):
             finite_number(variance, "Correlation: variance", low=0)
-        for mean in _pair(self.mean):
+        for mean in as_pair(self.mean):
             finite_number(mean, "Correlation: mean")
 
     def check(self, factor: object, shapes: Sequence[Shape]) -> None:
         super().check(factor, shapes)
         for what, value in [
             ("rho", (self.rho,)),
-            ("variance", _pair(self.variance)),
-            ("mean", _pair(self.mean)),
+            ("variance", as_pair(self.variance)),
+            ("mean", as_pair(self.mean)),
         ]:
             for v in value:
                 shape = tuple(torch.as_tensor(v).shape)
@@ -66,8 +68,8 @@ class Correlation(Potential):
     def information(self, shapes: Sequence[Shape]) -> Information:
         shape = shapes[0]
         rho = _full(self.rho, shape)
-        scale = [_full(v, shape).rsqrt() for v in _pair(self.variance)]
-        mean = torch.stack([_full(m, shape) for m in _pair(self.mean)])
+        scale = [_full(v, shape).rsqrt() for v in as_pair(self.variance)]
+        mean = torch.stack([_full(m, shape) for m in as_pair(self.mean)])
         scale_rows = torch.stack(scale)
         block = torch.stack([torch.stack([rho**2, -rho]), torch.stack([-rho, rho**2])]) / (1 - rho**2)
         precision = block * scale_rows[:, None] * scale_rows[None, :]
@@ -78,11 +80,12 @@ class Correlation(Potential):
         (size, *_) = sizes(shapes)
         return [
             Marginal(_full(m, shapes[0]).reshape(size), _full(v, shapes[0]).reshape(size))
-            for m, v in zip(_pair(self.mean), _pair(self.variance), strict=True)
+            for m, v in zip(as_pair(self.mean), as_pair(self.variance), strict=True)
         ]
 
 
-def _pair(value: object) -> tuple:
+def as_pair(value: object) -> tuple:
+    """One entry per end."""
     return value if isinstance(value, tuple) else (value, value)
 
 

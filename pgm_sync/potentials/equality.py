@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError, ShapeError
+from ..gaussian import as_real
 from ..maps import Shape
 from .base import StructuralPotential
 
@@ -33,7 +34,7 @@ class Equality(StructuralPotential):
         super().check(factor, shapes)
         if self.weight is None:
             return
-        weight = torch.as_tensor(self.weight, dtype=torch.float64)
+        weight = as_real(self.weight, f"factor {factor!r}: Equality.weight")
         if weight.ndim and tuple(weight.shape) != shapes[0]:
             raise ShapeError(
                 f"factor {factor!r}: Equality.weight has shape {tuple(weight.shape)}, "

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError, ShapeError
-from ..gaussian import require_finite
-from ..maps import Shape
+from ..gaussian import as_real, require_finite
+from ..maps import Shape, as_mask
 from .base import Information, Potential
 
 
@@ -31,13 +31,13 @@ class Evidence(Potential):
     ends: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
-        precision = torch.as_tensor(self.precision, dtype=torch.float64)
+        precision = as_real(self.precision, "Evidence: precision")
         if self.mask is not None:
-            object.__setattr__(self, "mask", torch.as_tensor(self.mask, dtype=torch.bool))
-        require_finite(torch.as_tensor(self.value, dtype=torch.float64), "Evidence: value")
+            object.__setattr__(self, "mask", as_mask(self.mask, "Evidence: mask"))
+        require_finite(as_real(self.value, "Evidence: value"), "Evidence: value")
         require_finite(precision, "Evidence: precision")
         if bool((precision < 0).any()):
-            raise ParameterError(f"Evidence: precision {precision.min().item()} is negative")
+            raise ParameterError(f"Evidence: precision {precision.min().item()} is negative", value=self.precision)
 
     def check(self, factor: object, shapes: Sequence[Shape]) -> None:
         super().check(factor, shapes)

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError, UnfittedError
-from ..gaussian import cholesky, require_finite, require_symmetric
+from ..errors import ParameterError, ShapeError, UnfittedError
+from ..gaussian import as_real, cholesky, require_finite, require_symmetric
 from ..maps import Shape
-from .base import Information, Marginal, Potential, block_diagonal_inverse, diagonal_blocks, sizes
+from .base import (
+    Information,
+    Marginal,
+    Potential,
+    block_diagonal_inverse,
+    diagonal_blocks,
+    finite_number,
+    sizes,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,7 +34,8 @@ class JointGaussian(Potential):
     stores `interaction` (P, P), the factor's own share of the joint precision, and `log_scale`, its share of
     the normaliser (Eq. 14).
 
-    Raises CovarianceError if the covariance is not symmetric positive definite, NotFiniteError on NaN.
+    Raises CovarianceError if the covariance is not symmetric positive definite, NotFiniteError on NaN, ShapeError,
+    ParameterError (a mean without a covariance, no numbers), DtypeError (complex numbers).
     """
 
     mean: Tensor | None = None
@@ -36,29 +45,46 @@ class JointGaussian(Potential):
 
     def __post_init__(self) -> None:
         if self.covariance is None:
+            for what in ("mean", "interaction", "log_scale"):
+                if getattr(self, what) is not None:
+                    raise ParameterError(
+                        f"JointGaussian: a {what} without a covariance; give both, or nothing for ps.fit to fill in",
+                        field=what,
+                    )
             return
-        covariance = torch.as_tensor(self.covariance, dtype=torch.float64)
+        covariance = as_real(self.covariance, "JointGaussian: covariance")
+        if covariance.ndim != 2:
+            raise ShapeError(
+                f"JointGaussian: covariance of shape {tuple(covariance.shape)} is not one square matrix",
+                got=tuple(covariance.shape),
+            )
         require_symmetric(covariance, "JointGaussian: covariance")
         cholesky(covariance, "JointGaussian: covariance")
-        mean = torch.zeros(len(covariance)) if self.mean is None else torch.as_tensor(self.mean)
-        mean = mean.to(covariance).flatten()
+        zero = covariance.new_zeros(len(covariance))
+        mean = zero if self.mean is None else as_real(self.mean, "JointGaussian: mean").to(covariance).flatten()
         require_finite(mean, "JointGaussian: mean")
         if len(mean) != len(covariance):
             raise ShapeError(
                 f"JointGaussian: mean has {len(mean)} elements, "
-                f"covariance is {len(covariance)} x {len(covariance)}"
+                f"covariance is {len(covariance)} x {len(covariance)}",
+                expected=len(covariance),
+                got=len(mean),
             )
         object.__setattr__(self, "covariance", covariance)
         object.__setattr__(self, "mean", mean)
         if self.interaction is not None:
-            interaction = torch.as_tensor(self.interaction, dtype=torch.float64)
+            interaction = as_real(self.interaction, "JointGaussian: interaction")
             require_symmetric(interaction, "JointGaussian: interaction")
             if interaction.shape != covariance.shape:
                 raise ShapeError(
                     f"JointGaussian: interaction is {tuple(interaction.shape)}, "
-                    f"covariance {tuple(covariance.shape)}"
+                    f"covariance {tuple(covariance.shape)}",
+                    expected=tuple(covariance.shape),
+                    got=tuple(interaction.shape),
                 )
             object.__setattr__(self, "interaction", interaction)
+        if self.log_scale is not None:
+            finite_number(self.log_scale, "JointGaussian: log_scale")
 
     @property
     def fitted(self) -> bool:

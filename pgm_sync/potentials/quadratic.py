@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..gaussian import require_finite, require_symmetric
+from ..gaussian import as_real, require_finite, require_symmetric
 from ..maps import Shape
 from .base import Information, Potential
 
@@ -22,7 +21,7 @@ class Quadratic(Potential):
     `precision` is ``(n, n)`` or ``(n, n, *event)``, symmetric, and need not be positive definite by itself; `eta`
     ``(n)`` or ``(n, *event)``, 0 if not given. What other programs hand over as (Lambda, eta) becomes such factors.
 
-    Raises ShapeError, CovarianceError (not symmetric), NotFiniteError.
+    Raises ShapeError, CovarianceError (not symmetric), NotFiniteError, ParameterError, DtypeError (no real numbers).
     """
 
     precision: Tensor
@@ -31,18 +30,21 @@ class Quadratic(Potential):
     ends: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        precision = torch.as_tensor(self.precision, dtype=torch.float64)
+        precision = as_real(self.precision, "Quadratic: precision")
         if precision.ndim < 2 or precision.shape[0] != precision.shape[1]:
             raise ShapeError(
-                f"Quadratic: precision has shape {tuple(precision.shape)}; (n, n) or (n, n, *event) needed"
+                f"Quadratic: precision has shape {tuple(precision.shape)}; (n, n) or (n, n, *event) needed",
+                got=tuple(precision.shape),
             )
         require_symmetric(precision.movedim((0, 1), (-2, -1)), "Quadratic: precision")
         object.__setattr__(self, "precision", precision)
         if self.eta is not None:
-            eta = torch.as_tensor(self.eta, dtype=torch.float64)
+            eta = as_real(self.eta, "Quadratic: eta")
             if eta.ndim < 1 or len(eta) != len(precision):
                 raise ShapeError(
-                    f"Quadratic: eta has shape {tuple(eta.shape)} for {len(precision)} ends; (n) or (n, *event) needed"
+                    f"Quadratic: eta has shape {tuple(eta.shape)} for {len(precision)} ends; (n) or (n, *event) needed",
+                    expected=len(precision),
+                    got=tuple(eta.shape),
                 )
             require_finite(eta, "Quadratic: eta")
             object.__setattr__(self, "eta", eta)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -291,6 +294,61 @@ def test_potentials_that_are_too_strong_together(method):
     assert caught.value.safe_rho * rho == pytest.approx(1 / (n - 2), abs=1e-5)
     assert "or every Correlation.rho times 0.3508)" in str(caught.value)  # 1 / 3 / .95, rounded down: it must be enough
     ps.infer(ps.complete_graph(n, 1, ps.Correlation(0.3508 * rho)), dict.fromkeys(range(n), (0.0, 1.0)))
+    # what the message recommends is enough, and not by much less than could be
+    enough = float(re.search(r"every Correlation\.rho times ([\d.e-]+)\)", str(caught.value))[1])
+    unit = dict.fromkeys(range(n), (0.0, 1.0))
+    assert ps.infer(ps.complete_graph(n, 1, ps.Correlation(rho * enough)), unit, method=method).variance[0] > 0
+    with pytest.raises(ImproperGraphError):
+        ps.infer(ps.complete_graph(n, 1, ps.Correlation(rho * (enough + 2e-4))), unit, method=method)
+
+
+@pytest.mark.parametrize("n", [3, 4, 7, 40])
+def test_the_safe_scale_of_a_cycle_in_closed_form(n):
+    """Diagonal d and couplings -c around a ring: eigenvalues d - 2 c s cos(2 pi k / n), lowest at k = 0."""
+    d, c = 1.0, 0.7
+    graph = ps.ring_graph(n, 2, ps.Quadratic(torch.tensor([[0.0, -c], [-c, 0.0]], dtype=torch.float64)))
+    with pytest.raises(ImproperGraphError, match="couplings times anything below 0.7142 ") as caught:
+        ps.infer(graph, dict.fromkeys(range(n), (0.0, d)))
+    assert caught.value.safe_scale == pytest.approx(d / (2 * c), abs=1e-9)
+    assert caught.value.smallest_eigenvalue == pytest.approx(d - 2 * c, abs=1e-9)
+    assert caught.value.safe_rho is None  # no Correlation here
+
+
+def test_the_safe_scale_of_a_frustrated_cycle_in_closed_form():
+    """One coupling of the other sign: the lowest eigenvalue is d - 2 c s cos(pi / n)."""
+    n, d, c = 5, 1.0, 0.8
+    sign = {(0, n - 1): 1.0}
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    graph = ps.from_trajectory_graph(
+        nx.cycle_graph(n), 1, lambda u, v: ps.Quadratic(sign.get((u, v), -1.0) * c * swap)
+    )
+    with pytest.raises(ImproperGraphError) as caught:
+        ps.infer(graph, dict.fromkeys(range(n), (0.0, d)))
+    assert caught.value.safe_scale == pytest.approx(d / (2 * c * math.cos(math.pi / n)), abs=1e-9)
+
+
+@pytest.mark.parametrize("network", [nx.path_graph(2500), nx.convert_node_labels_to_integers(nx.grid_2d_graph(50, 50))])
+def test_the_diagnosis_of_a_large_component_is_close_and_quick(network):
+    """Beyond `LARGEST_EXACT`: against the eigenvalues of paths, 2 cos(pi k / (m + 1)), and their sums on grids."""
+    n, c = network.number_of_nodes(), 0.9
+    graph = ps.from_trajectory_graph(network, 1, ps.Quadratic(torch.tensor([[0.0, c], [c, 0.0]], dtype=torch.float64)))
+    reach = 2 * math.cos(math.pi / 2501) if nx.is_forest(network) else 4 * math.cos(math.pi / 51)
+    start = time.perf_counter()
+    with pytest.raises(ImproperGraphError, match="too strong together") as caught:
+        ps.infer(graph, ps.Elements(torch.zeros(n).double(), torch.ones(n).double()))
+    assert time.perf_counter() - start < 30
+    assert caught.value.smallest_eigenvalue == pytest.approx(1 - c * reach, rel=2e-3)
+    assert caught.value.safe_scale == pytest.approx(1 / (c * reach), rel=2e-3)
+
+
+def test_many_correlations_are_diagnosed_in_seconds():
+    """K_120, on paper as K_5 above: rho r < 1 / (n - 2) with evidence of precision 1."""
+    n, rho = 120, 0.9
+    start = time.perf_counter()
+    with pytest.raises(ImproperGraphError) as caught:
+        ps.infer(ps.complete_graph(n, 1, ps.Correlation(rho)), dict.fromkeys(range(n), (0.0, 1.0)))
+    assert time.perf_counter() - start < 30
+    assert caught.value.safe_rho * rho == pytest.approx(1 / (n - 2), abs=1e-5)
 
 
 @pytest.mark.parametrize(("evidence", "error", "message"), [

@@ -164,7 +164,7 @@ REFUSED = [
         "rank=3 is not in 1..2, the directions that 3 rows of data span",
     ),
     (lambda: Features.pca(torch.ones(4, 2), rank=1), ParameterError, "rank=1 is not in 1..0"),
-    (lambda: Features.pca(torch.full((4, 2), math.inf), 1), NotFiniteError, "PCA data has NaN or infinite"),
+    (lambda: Features.pca(torch.full((4, 2), math.inf), 1), NotFiniteError, "PCA data has 8 NaN or infinite"),
     (
         lambda: SparseMap((2,), (2,), torch.tensor([[0, 2], [0, 1]]), torch.ones(2)),
         ShapeError,
@@ -178,7 +178,7 @@ REFUSED = [
     (
         lambda: SparseMap((1,), (1,), torch.tensor([[0], [0]]), torch.tensor([math.nan])),
         NotFiniteError,
-        "the sparse map has NaN or infinite entries",
+        "the sparse map has 1 NaN or infinite entries",
     ),
     (
         lambda: SparseMap.from_scipy(scipy.sparse.eye(3), (2,), (3,)),
