@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import pgm_sync as ps
-from pgm_sync.learning.moments import features_of
+from pgm_sync.learning.problem import features, pose
 from pgm_sync.score import reduce
 from pgm_sync.zoo import wide_crops
 
@@ -77,7 +77,7 @@ def build(quick: bool) -> str:
         graph = graph_of(edges)
         moments = ps.fit(graph, cut(train), groups=photos)
         single = ps.fit(graph, views, method="single_view", positions={k: WINDOW * k for k in range(COUNT)})
-        samples, blocks = features_of(graph, cut(heldout))
+        samples, blocks = features(pose(graph), cut(heldout)), pose(graph).blocks
         both = [gains(fitted, samples, blocks) for fitted in (moments, single)]
         sums = [np.bincount(index, values, len(kinds)) for values in both]
         ratio = sums[1][chosen].sum(1) / sums[0][chosen].sum(1)

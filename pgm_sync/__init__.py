@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
-    from .learning import compare_graphs, fit, learn_structure
+    from .learning import FeatureMoments, Fit, compare_graphs, fit, learn_structure
     from .levels import NoiseLevel
     from .maps import (
         DCT,
@@ -76,7 +76,9 @@ __all__ = [
     "Equality",
     "Evidence",
     "FactorGraph",
+    "FeatureMoments",
     "Features",
+    "Fit",
     "Flip",
     "FunctionDenoiser",
     "Gaussian",
@@ -135,7 +137,7 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
-    "learning": "compare_graphs fit learn_structure",
+    "learning": "FeatureMoments Fit compare_graphs fit learn_structure",
     "levels": "NoiseLevel",
     "maps": (
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "

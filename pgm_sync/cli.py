@@ -137,13 +137,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.html:
         from .graph.serialization import write_atomically
         from .inspection.report import report
+        from .learning import Fit
 
-        record = graph.graph.get("fit")
         page = report(
             f"Correlations of {arguments.file.name}",
             graph=graph,
             table=table,
-            parameters={"Fit": record} if isinstance(record, dict) else None,
+            parameters={"Fit": Fit.of(graph).settings()} if graph.graph.get("fit") else None,
             command=f"pgm-sync inspect {arguments.file.name} --html {arguments.html.name}",
         )
         write_atomically(arguments.html, page.encode())

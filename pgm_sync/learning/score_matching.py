@@ -10,10 +10,9 @@ gathered once, from any number of samples, and the optimisation never sees a den
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -23,12 +22,87 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..denoisers import Denoiser
-from ..errors import ParameterError, UnknownNameError
-from ..graph.factor_graph import Name
+from ..errors import ParameterError, UnknownNameError, UnsupportedError
+from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..maps import LinearMap
+from ..score import find_carriers
+from .moments import estimate_model
+from .problem import contents, features, pose, potentials, split
+from .record import Fit, fingerprint
 
 REFUSED = 1e10  # loss of a precision that is not positive definite, so that a line search turns back
+
+
+def fit_score(
+    graph: FactorGraph,
+    data: Mapping[Name, Any],
+    *,
+    denoisers: Mapping[Name, Denoiser] | Denoiser | None = None,
+    levels: Sequence[NoiseLevel] | None = None,
+    iterations: int = 200,
+    shrinkage: str | float = "ledoit_wolf",
+    heldout: float = 0.2,
+    groups: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> FactorGraph:
+    """From the fit by moments, what makes joint denoising best (Eq. 16), with frozen denoisers.
+
+    Parameters
+    ----------
+    denoisers
+        one per trajectory, or one for all; ones that were not trained on `data`, or with held-out groups of it.
+    levels
+        noise levels; variance preserving ones if not given (`default_levels`).
+    iterations
+        of L-BFGS, at most; stopped early on the held-out share.
+    data, shrinkage, heldout, groups
+        as for `fit_moments`.
+
+    Raises as `fit`, and UnsupportedError for trajectories that share a canvas, or factors that see different parts
+    of one.
+    """
+    if denoisers is None:
+        raise ParameterError("method='score' needs denoisers={trajectory: denoiser}, or one for all")
+    problem = pose(graph)
+    problem.require_whole("method='score'")
+    if find_carriers(graph).shared:
+        raise UnsupportedError(
+            "method='score' is for trajectories that do not share a canvas; use method='moments'"
+        )
+    samples, clean = features(problem, data), contents(problem, data)
+    train, test = split(len(samples), heldout, groups, seed)
+    start = estimate_model(samples[train], shrinkage, problem.network, problem.blocks)
+    levels = default_levels() if levels is None else list(levels)
+    generator = torch.Generator().manual_seed(seed)
+    seen, unseen = (
+        denoised_moments(
+            {name: x[rows] for name, x in clean.items()}, denoisers, problem.reduction.features, levels, start.mean,
+            generator, progress=progress,
+        )
+        if len(rows)
+        else []
+        for rows in (train, test)
+    )  # fmt: skip
+    found = fit_precision(start.precision, problem.network, problem.blocks, seen, unseen, iterations)
+    record = Fit(
+        method="score",
+        num_samples=len(samples),
+        features=samples.shape[1],
+        data=fingerprint(clean),
+        objective=found.losses,
+        heldout=found.heldout[found.best] if found.heldout else None,
+        heldout_samples=len(test),
+        seed=seed,
+        details={
+            "shrinkage_intensity": start.intensity,
+            "levels": [[float(level.alpha), float(level.sigma)] for level in levels],
+            "heldout_losses": found.heldout,
+            "iteration": found.best,
+        },
+    )
+    return problem.fitted(potentials(problem, start.mean, found.precision), record.to_dict())
 
 
 class Moments(NamedTuple):
@@ -178,11 +252,3 @@ class _Best(NamedTuple):
     loss: float
     values: np.ndarray
     iteration: int
-
-
-def fingerprint(data: Mapping[Name, Tensor]) -> str:
-    """Of the data, for the record."""
-    digest = hashlib.sha256()
-    for value in data.values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

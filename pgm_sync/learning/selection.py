@@ -17,8 +17,9 @@ class Selection(NamedTuple):
     """The fitted precision and how it was found."""
 
     precision: Tensor  # (P, P)
-    sweeps: int  # 1 on a chordal graph: closed form
-    error: float  # largest deviation of a clique's model covariance from the sample's, in correlation units
+    # Per sweep, the largest deviation of a clique's model covariance from the sample's, in correlation units; one
+    # sweep on a chordal graph: closed form.
+    trace: list[float]
 
 
 def select_covariance(
@@ -36,21 +37,21 @@ def select_covariance(
     """
     if nx.is_chordal(network):
         precision = _closed_form(covariance, network, blocks)
-        return Selection(precision, 1, _gap(precision, covariance, _rows(nx.find_cliques(network), blocks)))
+        return Selection(precision, [_gap(precision, covariance, _rows(nx.find_cliques(network), blocks))])
     cliques = _rows(nx.find_cliques(network), blocks)
     precision = torch.zeros_like(covariance)
     for rows in blocks.values():
         precision[rows[:, None], rows] = _inverse(covariance[rows[:, None], rows])
     targets = [_inverse(covariance[rows[:, None], rows]) for rows in cliques]
-    trace = []
-    for sweep in range(1, most_sweeps + 1):
+    trace: list[float] = []
+    for _ in range(most_sweeps):
         for rows, target in zip(cliques, targets, strict=True):
             model = _inverse(precision)[rows[:, None], rows]
             precision[rows[:, None], rows] += target - _inverse(model)
         precision = (precision + precision.mT) / 2
         trace.append(_gap(precision, covariance, cliques))
         if trace[-1] < tolerance:
-            return Selection(precision, sweep, trace[-1])
+            return Selection(precision, trace)
     raise ConvergenceError(
         f"covariance selection on {network.number_of_nodes()} nodes still deviates by {trace[-1]:.2g} after "
         f"{most_sweeps} sweeps (tolerance {tolerance:g}); shrink more (shrinkage=0.1), or add edges",

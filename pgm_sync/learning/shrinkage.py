@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,32 +19,29 @@ def shrunk_covariance(centred: Tensor, shrinkage: str | float) -> tuple[Tensor, 
 
     Raises ParameterError on an unknown method or an intensity outside [0, 1].
     """
-    scale = centred.square().mean(0).sqrt()
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    scaled = centred / scale
-    empirical = scaled.mT @ scaled / len(scaled)
-    intensity = _intensity(scaled.numpy(), shrinkage)
-    target = empirical.diagonal().mean() * torch.eye(len(scale), dtype=scaled.dtype)
-    shrunk = (1 - intensity) * empirical + intensity * target
-    return shrunk * scale[:, None] * scale, intensity
+    covariance = centred.mT @ centred / len(centred)
+    if shrinkage != "ledoit_wolf":
+        return shrink_moments(covariance, len(centred), shrinkage)
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    scaled = (centred / _scale(covariance)).numpy()
+    intensity = float(ledoit_wolf_shrinkage(scaled, assume_centered=True))
+    return _shrink(covariance, intensity), intensity
 
 
 def shrink_moments(covariance: Tensor, count: int, shrinkage: str | float) -> tuple[Tensor, float]:
     """As `shrunk_covariance`, from the covariance of `count` samples alone: "oas", "none" or an intensity.
 
-    OAS needs the covariance only (Chen et al. 2010); Ledoit and Wolf's intensity needs the samples.
-
-    Raises ParameterError.
+    Raises ParameterError, also for "ledoit_wolf", whose intensity needs the samples.
     """
-    scale = covariance.diagonal().sqrt()
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    empirical = covariance / scale[:, None] / scale
-    size = len(scale)
-    if shrinkage == "oas":
-        # scikit-learn's form of the rule
-        alpha, mu = empirical.square().mean().item(), empirical.trace().item() / size
-        numerator, denominator = alpha + mu**2, (count + 1.0) * (alpha - mu**2 / size)
-        intensity = 1.0 if denominator == 0 else min(numerator / denominator, 1.0)
+    if isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool):
+        if not 0 <= shrinkage <= 1:
+            raise ParameterError(f"shrinkage={shrinkage} must lie in [0, 1]", shrinkage=shrinkage)
+        intensity = float(shrinkage)
+    elif shrinkage == "none":
+        intensity = 0.0
+    elif shrinkage == "oas":
+        intensity = _oas(covariance, count)
     elif shrinkage == "ledoit_wolf":
         raise ParameterError(
             "shrinkage='ledoit_wolf' needs the samples themselves; moments gathered in batches take 'oas', 'none' or a "
@@ -55,27 +49,29 @@ def shrink_moments(covariance: Tensor, count: int, shrinkage: str | float) -> tu
             shrinkage=shrinkage,
         )
     else:
-        intensity = _intensity(np.zeros((1, size)), shrinkage)
-    target = empirical.diagonal().mean() * torch.eye(size, dtype=covariance.dtype)
-    shrunk = (1 - intensity) * empirical + intensity * target
-    return shrunk * scale[:, None] * scale, intensity
-
-
-def _intensity(scaled: np.ndarray, shrinkage: str | float) -> float:
-    if isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool):
-        if not 0 <= shrinkage <= 1:
-            raise ParameterError(f"shrinkage={shrinkage} must lie in [0, 1]", shrinkage=shrinkage)
-        return float(shrinkage)
-    if shrinkage == "none":
-        return 0.0
-    from sklearn.covariance import OAS, ledoit_wolf_shrinkage
-
-    methods: dict[str, Callable[[np.ndarray], float]] = {
-        "ledoit_wolf": lambda x: float(ledoit_wolf_shrinkage(x, assume_centered=True)),
-        "oas": lambda x: float(OAS(assume_centered=True, store_precision=False).fit(x).shrinkage_),
-    }
-    if shrinkage not in methods:
         raise ParameterError(
             f"shrinkage={shrinkage!r} is not {', '.join(METHODS)} or a number", shrinkage=shrinkage
         )
-    return methods[shrinkage](scaled)
+    return _shrink(covariance, intensity), intensity
+
+
+def _oas(covariance: Tensor, count: int) -> float:
+    """The oracle approximating shrinkage of unit-variance features, in scikit-learn's form of the rule."""
+    scale, size = _scale(covariance), len(covariance)
+    empirical = covariance / scale[:, None] / scale
+    alpha, mu = empirical.square().mean().item(), empirical.trace().item() / size
+    numerator, denominator = alpha + mu**2, (count + 1.0) * (alpha - mu**2 / size)
+    return 1.0 if denominator == 0 else min(numerator / denominator, 1.0)
+
+
+def _shrink(covariance: Tensor, intensity: float) -> Tensor:
+    """Towards independence, features scaled to unit variance and back: correlations times ``1 - intensity``."""
+    scale = _scale(covariance)
+    empirical = covariance / scale[:, None] / scale
+    target = empirical.diagonal().mean() * torch.eye(len(scale), dtype=covariance.dtype)
+    return ((1 - intensity) * empirical + intensity * target) * scale[:, None] * scale
+
+
+def _scale(covariance: Tensor) -> Tensor:
+    scale = covariance.diagonal().sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -19,11 +19,63 @@ from torch import Tensor
 
 from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError
 from ..gaussian import require_finite
-from ..graph.factor_graph import Name
+from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
+from .problem import FEWEST, pose, potentials
+from .record import Fit, fingerprint
+from .selection import select_covariance
 
 SCALES_PER_OCTAVE = 2
 LONGEST = 8  # window widths; longer ranges look constant inside a window
+
+
+def fit_single_view(
+    graph: FactorGraph, data: Any, *, positions: Mapping[Name, int] | None = None, axis: int = -1
+) -> FactorGraph:
+    """Potentials between windows that were never seen together (Eq. 15).
+
+    Parameters
+    ----------
+    data
+        single windows ``(n, *shape)``, or ``{trajectory: (n_i, *shape)}``, which need not be joint: they are all alike.
+        All trajectories have one shape.
+    positions
+        ``{trajectory: pixels}``, where each window begins along the axis; any distances.
+    axis
+        of the shape, negative, along which the windows lie.
+
+    The covariance of two columns depends on their distance only; single windows show it up to their width, a sum of
+    exponential kernels continues it. From the joint covariance of all features it is Eq. 14 again.
+
+    Raises as `fit`, and UnsupportedError for factors that see different parts of one trajectory.
+    """
+    problem = pose(graph)
+    problem.require_whole("method='single_view'")
+    names = list(problem.blocks)
+    views = single_views(data, {name: graph.shape(name) for name in names})
+    if not -len(graph.shape(names[0])) <= axis < 0:
+        raise ParameterError(
+            f"axis={axis} must be negative and inside the shape {graph.shape(names[0])}", axis=axis
+        )
+    places = require_positions(positions, names)
+    mean, covariance, model = joint_covariance(views, problem.reduction.features, places, axis)
+    selection = select_covariance(covariance, problem.network, problem.blocks)
+    share = model.variance / model.variance.sum()
+    record = Fit(
+        method="single_view",
+        num_samples=len(views),
+        features=len(mean),
+        data=fingerprint(views),
+        objective=selection.trace,
+        details={
+            "estimator": "stationary",
+            "positions": [[repr(name), place] for name, place in places.items()],
+            "axis": axis,
+            "kernel_scales": [s if math.isfinite(s) else None for s in model.scales.tolist()],
+            "kernel_weights": (share @ model.weights).tolist(),
+        },
+    )
+    return problem.fitted(potentials(problem, mean, selection.precision), record.to_dict())
 
 
 class StationaryModel(NamedTuple):
@@ -119,7 +171,7 @@ def single_views(data: Any, shapes: Mapping[Name, tuple[int, ...]]) -> Tensor:
         require_finite(tensor, f"data for {name!r}")
         parts.append(tensor.detach().cpu().double())
     views = torch.cat(parts) if parts else torch.zeros(0, *shape)
-    if len(views) < 2:
+    if len(views) < FEWEST:
         raise BatchError(f"{len(views)} single views; at least two needed")
     return views
 

@@ -15,7 +15,8 @@ from ..errors import BatchError, ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import Identity, LinearMap
 from ..potentials import JointGaussian
-from .moments import features_of, fit, log_densities
+from .moments import crossvalidated, fit_moments
+from .problem import features, group_labels, pose
 from .shrinkage import shrunk_covariance
 
 STRUCTURES = ("chow_liu", "glasso")
@@ -67,23 +68,22 @@ def learn_structure(
         raise ParameterError(f"{graph!r} has {len(names)} trajectories; a structure joins at least two")
     seen = {name: (maps or {}).get(name, Identity(graph.shape(name))) for name in names}
     complete = _joined(graph, nx.complete_graph(names), seen)
-    samples, blocks = features_of(complete, data)
+    problem = pose(complete)
+    samples, blocks = features(problem, data), problem.blocks
     mean = samples.mean(0)
     covariance, _ = shrunk_covariance(samples - mean, shrinkage)
     information = pair_information(covariance, blocks)
     if method == "chow_liu":
         network = chow_liu(information)
         if significant:
-            network = _significant(
-                network, len(samples) if groups is None else len(set(_listed(groups))), blocks
-            )
+            network = _significant(network, len(group_labels(len(samples), groups).unique()), blocks)
     else:
         network = _lasso(samples, blocks)
     joined = _joined(graph, network, seen)
     if not network.edges:
         joined.graph["structure"] = _record(method, information, network)
         return joined
-    fitted = fit(joined, data, shrinkage=shrinkage, groups=groups, seed=seed)
+    fitted = fit_moments(joined, data, shrinkage=shrinkage, groups=groups, seed=seed)
     fitted.graph["structure"] = _record(method, information, network)
     return fitted
 
@@ -153,10 +153,6 @@ def _record(method: str, information: nx.Graph, network: nx.Graph) -> dict[str, 
     }
 
 
-def _listed(groups: Sequence[int] | Tensor) -> list[int]:
-    return torch.as_tensor(groups).tolist()
-
-
 class GraphScore(NamedTuple):
     """A row of `compare_graphs`: nats per joint sample, held out."""
 
@@ -190,7 +186,8 @@ def compare_graphs(
     shared: dict[str, tuple[Tensor, dict[Name, Tensor], nx.Graph]] = {}
     first: tuple[str, dict[Name, int]] | None = None
     for name, graph in candidates.items():
-        samples, blocks = features_of(graph, data)
+        problem = pose(graph)
+        samples, blocks = features(problem, data), problem.blocks
         sizes = {node: len(rows) for node, rows in blocks.items()}
         if first is None:
             first = name, sizes
@@ -200,17 +197,17 @@ def compare_graphs(
                 "the same trajectories through the same maps",
                 name=name,
             )
-        shared[name] = samples, blocks, graph.markov_network().subgraph(blocks)
+        shared[name] = samples, blocks, problem.network
     count = len(next(iter(shared.values()))[0])
-    labels = np.arange(count) if groups is None else np.asarray(_listed(groups))
+    labels = group_labels(count, groups).numpy()
     kinds = np.unique(labels)
     if len(kinds) < folds:
         raise BatchError(f"{len(kinds)} groups of samples do not make {folds} folds")
     order = np.random.default_rng(seed).permutation(kinds)
     parts = [torch.from_numpy(np.isin(labels, part)) for part in np.array_split(order, folds)]
-    scores = {name: log_densities(*value, parts, shrinkage) for name, value in shared.items()}
+    scores = {name: crossvalidated(*value, parts, shrinkage) for name, value in shared.items()}
     samples, blocks, network = next(iter(shared.values()))
-    alone = log_densities(samples, blocks, nx.create_empty_copy(network), parts, shrinkage)
+    alone = crossvalidated(samples, blocks, nx.create_empty_copy(network), parts, shrinkage)
     rows = []
     for name, own in scores.items():
         gain = (own - alone).numpy()

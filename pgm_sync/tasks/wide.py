@@ -25,7 +25,7 @@ from ..inspection.correlations import CorrelationTable, correlations
 from ..inspection.images import comparison, png, sheet
 from ..inspection.layout import windows
 from ..inspection.report import Metric, Sheet, report
-from ..learning import fit
+from ..learning import Fit, fit
 from ..maps import DCT, Crop
 from ..metrics import Estimate, energy_distance, far_correlation, seam_discontinuity
 from ..sampling import sample
@@ -180,7 +180,7 @@ class WideRun:
             self.timing,
             {
                 "Settings": dataclasses.asdict(c),
-                "Fit": {k: v for k, v in (self.graph.graph.get("fit") or {}).items() if k != "versions"},
+                "Fit": Fit.of(self.graph).settings(),
                 "Versions": versions(),
             },
             self.command(),

@@ -18,6 +18,7 @@ from pgm_sync.errors import (
     ParameterError,
     ShapeError,
     UnknownNameError,
+    UnsupportedError,
 )
 from pgm_sync.learning import FeatureMoments, select_covariance, shrunk_covariance
 
@@ -54,7 +55,7 @@ def test_the_likelihood_equations_hold(kind, size):
             else:
                 assert torch.allclose(found.precision[rows], torch.zeros(size, size).double(), atol=1e-9)
     assert torch.linalg.eigvalsh(found.precision)[0] > 0
-    assert (found.sweeps == 1) == nx.is_chordal(network)
+    assert (len(found.trace) == 1) == nx.is_chordal(network)
 
 
 def test_selection_says_when_it_does_not_converge():
@@ -121,13 +122,15 @@ def test_a_known_correlation_is_recovered(tmp_path):
         )
         assert row.mutual_information == pytest.approx(-0.5 * math.log(1 - row.rho**2))
     assert table.mutual_information[0, 1] == pytest.approx(-1.5 * math.log(1 - 0.64), rel=0.05)
-    record = fitted.graph["fit"]
-    assert record["num_samples"] == 4000
-    assert record["heldout_log_likelihood"] > record["heldout_log_likelihood_independent"]
+    record = ps.Fit.of(fitted)
+    assert record.num_samples == 4000
+    assert record.heldout_samples == 800
+    assert record.heldout > record.details["heldout_independent"]
+    assert "held out (800 samples)" in str(record)
     assert not graph.potential((0, 1)).fitted
     fitted.save(tmp_path / "graph.safetensors")
     loaded = ps.FactorGraph.load(tmp_path / "graph.safetensors")
-    assert loaded.graph["fit"] == record
+    assert ps.Fit.of(loaded) == record
     assert str(ps.correlations(loaded)) == str(table)
     assert "<table>" in table._repr_html_()
     assert table.to_dicts()[0]["first"] == 0
@@ -152,7 +155,7 @@ def test_factors_that_see_different_parts_are_fitted_one_by_one():
     graph.add_factor("bc", ["b", "c"], ps.JointGaussian(), [right, left])
     x = torch.randn(200, 12).double().cumsum(1)
     fitted = ps.fit(graph, {"a": x[:, :4], "b": x[:, 4:8], "c": x[:, 8:]}, shrinkage="none")
-    assert fitted.graph["fit"]["estimator"] == "pairwise"
+    assert ps.Fit.of(fitted).details["estimator"] == "pairwise"
     assert torch.allclose(fitted.potential("bc").covariance, torch.cov(x[:, 6:10].T, correction=0), atol=1e-9)
     assert ps.JointDenoiser(fitted) is not None
 
@@ -169,6 +172,8 @@ X = torch.randn(10, 3)
     (PAIR, {0: X[:1], 1: X[:1]}, {}, BatchError, "at least 2"),
     (PAIR, {0: X, 1: X / 0}, {}, NotFiniteError, "data for 1"),
     (PAIR, {0: X, 1: X}, {"method": "magic"}, ParameterError, "method='magic'"),
+    (PAIR, {0: X, 1: X}, {"positions": {}}, ParameterError, "no option 'positions'.*'single_view' does"),
+    (PAIR, {0: X, 1: X}, {"shrinkge": 0.1}, ParameterError, r"no option 'shrinkge' \(it takes shrinkage, heldout"),
     (PAIR, {0: X, 1: X}, {"shrinkage": "much"}, ParameterError, "shrinkage='much'"),
     (PAIR, {0: X, 1: X}, {"shrinkage": 2.0}, ParameterError, r"must lie in \[0, 1\]"),
     (PAIR, {0: X, 1: X}, {"heldout": 1.0}, ParameterError, "heldout=1.0"),
@@ -197,7 +202,7 @@ def test_batches_give_the_fit_of_all_samples(shrinkage):
             gathered.potential(factor).covariance, whole.potential(factor).covariance, rtol=1e-7, atol=1e-9
         )
         assert torch.allclose(gathered.potential(factor).mean, whole.potential(factor).mean)
-    assert gathered.graph["fit"]["num_samples"] == 230
+    assert ps.Fit.of(gathered).num_samples == 230
 
 
 def test_bad_batches():
@@ -218,3 +223,17 @@ def test_bad_batches():
         ps.fit(ps.chain_graph(2, 4), moments, shrinkage="oas")
     with pytest.raises(ParameterError, match="no JointGaussian factor"):
         FeatureMoments(ps.chain_graph(2, 3, ps.Correlation(0.5)))
+
+
+def test_a_record_needs_a_fit():
+    with pytest.raises(ParameterError, match="no record of a fit"):
+        ps.Fit.of(PAIR)
+
+
+def test_moments_of_batches_need_whole_nodes():
+    graph = ps.FactorGraph()
+    for name in "ab":
+        graph.add_trajectory(name, (4,))
+    graph.add_factor("ab", ["a", "b"], ps.JointGaussian(), [ps.Crop((4,), (0,), (2,)), None])
+    with pytest.raises(UnsupportedError, match="see the same features"):
+        FeatureMoments(graph)

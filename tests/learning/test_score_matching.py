@@ -96,14 +96,14 @@ def test_fit_by_score_improves_on_heavy_shrinkage():
     fitted = ps.fit(
         ps.chain_graph(3, 2), data, method="score", denoisers=denoisers, shrinkage=0.8, iterations=60
     )
-    record = fitted.graph["fit"]
-    assert record["method"] == "score"
-    assert record["heldout_losses"][record["iteration"]] < record["heldout_losses"][0] - 0.02
-    assert record["heldout_losses"][record["iteration"]] == min(record["heldout_losses"])
+    record = ps.Fit.of(fitted)
+    assert record.method == "score"
+    assert record.heldout < record.details["heldout_losses"][0] - 0.02
+    assert record.heldout == min(record.details["heldout_losses"])
     again = ps.fit(
         ps.chain_graph(3, 2), data, method="score", denoisers=denoisers, shrinkage=0.8, iterations=60
     )
-    assert again.graph["fit"]["losses"] == record["losses"]
+    assert ps.Fit.of(again).objective == record.objective
     assert ps.infer(fitted, dict.fromkeys(range(3), (0.0, 5.0))).mean[0].shape == (2,)
 
 

@@ -16,7 +16,7 @@ from pgm_sync.errors import (
     UnknownNameError,
     UnsupportedError,
 )
-from pgm_sync.learning.moments import features_of
+from pgm_sync.learning.problem import features, pose
 from pgm_sync.learning.single_view import fit_stationary
 
 WIDTH = 12
@@ -85,7 +85,7 @@ def test_features_of_far_windows_have_the_true_correlation():
         scale = covariance.diagonal().rsqrt()
         ours = (covariance * scale[:, None] * scale)[:k, k:]
         assert (ours - true).abs().max() < 0.05
-    assert fitted.graph["fit"]["method"] == "single_view"
+    assert ps.Fit.of(fitted).method == "single_view"
 
 
 def test_moments_with_many_joint_samples_agree():
@@ -103,7 +103,7 @@ def test_moments_with_many_joint_samples_agree():
             scale = covariance.diagonal().rsqrt()
             both.append(covariance * scale[:, None] * scale)
         assert (both[0] - both[1]).abs().max() < 0.08
-    samples, blocks = features_of(graph, joint)
+    samples, blocks = features(pose(graph), joint), pose(graph).blocks
     assert samples.shape == (6000, 6)
     assert set(blocks) == {0, 1, 2}
 

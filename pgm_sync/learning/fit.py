@@ -1,0 +1,60 @@
+"""The front door of learning: one function, a method by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ParameterError
+from ..graph.factor_graph import FactorGraph
+from .moments import FeatureMoments, fit_moments
+from .score_matching import fit_score
+from .single_view import fit_single_view
+
+METHODS: dict[str, Callable[..., FactorGraph]] = {
+    "moments": fit_moments,
+    "single_view": fit_single_view,
+    "score": fit_score,
+}
+
+
+def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) -> FactorGraph:
+    """A copy of `graph` whose `JointGaussian` potentials are learned.
+
+    Parameters
+    ----------
+    data
+        joint clean samples, ``{trajectory: (n, *shape)}``, row k of all of them from the same joint sample; on a canvas
+        ``{"canvas": (n, *canvas)}`` is enough. For "single_view", views that were never seen together.
+    method
+        "moments" (Eq. 14): shrunk moments, then maximum likelihood under the graph; see `fit_moments`.
+        "single_view" (Eq. 15): no joint samples, one stationary model of all views; see `fit_single_view`.
+        "score" (Eq. 16): what makes joint denoising by frozen denoisers best; see `fit_score`.
+    options
+        of the method, by name.
+
+    Potentials other than `JointGaussian` stay as they are. `Fit.of` reads the record of the fit from the result; it is
+    saved with the graph.
+
+    Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on a method, an option
+    it does not take, or a graph without JointGaussian factors, CovarianceError where the moments are singular (shrink
+    more), ConvergenceError.
+    """
+    if method not in METHODS:
+        raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
+    chosen = METHODS[method]
+    taken = list(inspect.signature(chosen).parameters)[2:]
+    for option in options:
+        if option not in taken:
+            also = [name for name, other in METHODS.items() if option in inspect.signature(other).parameters]
+            raise ParameterError(
+                f"method={method!r} takes no option {option!r} (it takes {', '.join(taken)})"
+                + (f"; method={also[0]!r} does" if also else ""),
+                option=option,
+            )
+    if isinstance(data, FeatureMoments) and method != "moments":
+        raise ParameterError(
+            f"method={method!r} needs samples; moments gathered in batches are for 'moments'"
+        )
+    return chosen(graph, data, **options)
