@@ -13,9 +13,10 @@ from torch import Tensor
 from ..errors import BatchError, ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from ..potentials import JointGaussian, Potential
+from .hidden import complete, unobserved
 from .problem import FEWEST, Problem, features, group_labels, pose, potentials, split
 from .record import Fit, fingerprint
-from .selection import Selection, select_covariance
+from .selection import select_covariance
 from .shrinkage import shrink_moments, shrunk_covariance
 
 
@@ -80,8 +81,8 @@ def fit_moments(
     ----------
     data
         ``{trajectory: (n, *shape)}``, row k of all of them from the same joint sample; on a canvas
-        ``{"canvas": (n, *canvas)}`` is enough, its views are cut out. Or `FeatureMoments`, gathered in batches (no
-        samples are held out then).
+        ``{"canvas": (n, *canvas)}`` is enough, its views are cut out. Hidden variables without data are learned by
+        expectation maximisation. Or `FeatureMoments`, gathered in batches (no samples are held out then).
     shrinkage
         "ledoit_wolf", "oas", "none" or an intensity in [0, 1].
     heldout
@@ -99,7 +100,8 @@ def fit_moments(
     problem = pose(graph)
     if isinstance(data, FeatureMoments):
         return _fit_gathered(problem, data, shrinkage)
-    samples = features(problem, data)
+    hidden = unobserved(problem, data)
+    samples = features(problem, data, [name for name in problem.blocks if name not in hidden])
     n = len(samples)
     train, test = split(n, heldout, groups, seed)
     details: dict[str, Any] = {"shrinkage": shrinkage}
@@ -111,14 +113,16 @@ def fit_moments(
         if len(test):
             alone = nx.create_empty_copy(problem.network)
             score, details["heldout_independent"] = (
-                log_density(samples[test], *_model(samples[train], shrinkage, network, problem.blocks))
-                .mean()
-                .item()
+                _score(
+                    samples[test], estimate_model(samples[train], shrinkage, network, problem.blocks, hidden)
+                )
                 for network in (problem.network, alone)
             )
-        estimate = estimate_model(samples, shrinkage, problem.network, problem.blocks)
+        estimate = estimate_model(samples, shrinkage, problem.network, problem.blocks, hidden)
         found, trace = potentials(problem, estimate.mean, estimate.precision), estimate.trace
         details |= {"estimator": "joint", "shrinkage_intensity": estimate.intensity}
+        if hidden:
+            details |= {"estimator": "expectation maximisation", "hidden": [repr(name) for name in hidden]}
     record = Fit(
         method="moments",
         num_samples=n,
@@ -163,31 +167,46 @@ class Estimate(NamedTuple):
 
     mean: Tensor  # (P,)
     precision: Tensor  # (P, P)
+    seen: Tensor  # (O,) the features that data show
     intensity: float  # of shrinkage
-    trace: list[float]  # of covariance selection
+    trace: list[float]  # of covariance selection, or of expectation maximisation
 
 
 def estimate_model(
-    samples: Tensor, shrinkage: str | float, network: nx.Graph, blocks: dict[Name, Tensor]
+    samples: Tensor,
+    shrinkage: str | float,
+    network: nx.Graph,
+    blocks: Mapping[Name, Tensor],
+    hidden: Sequence[Name] = (),
 ) -> Estimate:
-    """The maximum-likelihood Gaussian under a graph, from shrunk moments of ``(n, P)`` features (Eq. 14)."""
-    mean = samples.mean(0)
-    covariance, intensity = shrunk_covariance(samples - mean, shrinkage)
-    selection: Selection = select_covariance(covariance, network, blocks)
-    return Estimate(mean, selection.precision, intensity, selection.trace)
+    """The maximum-likelihood Gaussian under a graph, from shrunk moments of features ``(n, O)`` (Eq. 14, 18).
+
+    `samples` has the columns of all nodes but the `hidden` ones, whose mean is 0.
+    """
+    centre = samples.mean(0)
+    covariance, intensity = shrunk_covariance(samples - centre, shrinkage)
+    seen = torch.cat([rows for name, rows in blocks.items() if name not in hidden])
+    mean = centre.new_zeros(sum(len(rows) for rows in blocks.values())).index_copy(0, seen, centre)
+    found = (
+        complete(covariance, network, blocks, hidden)
+        if hidden
+        else select_covariance(covariance, network, blocks)
+    )
+    return Estimate(mean, found.precision, seen, intensity, found.trace)
 
 
-def _model(
-    samples: Tensor, shrinkage: str | float, network: nx.Graph, blocks: dict[Name, Tensor]
-) -> tuple[Tensor, Tensor]:
-    return estimate_model(samples, shrinkage, network, blocks)[:2]
-
-
-def log_density(samples: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
-    """Of every sample under a Gaussian, ``(n)`` nats."""
-    offset = samples - mean
+def log_density(samples: Tensor, estimate: Estimate) -> Tensor:
+    """Of every sample ``(n, O)`` under the fitted Gaussian, ``(n)`` nats."""
+    seen, precision = estimate.seen, estimate.precision
+    if len(seen) < len(precision):
+        precision = torch.linalg.inv(torch.linalg.inv(precision)[seen[:, None], seen])
+    offset = samples - estimate.mean[seen]
     constant = torch.logdet(precision) - samples.shape[1] * math.log(2 * math.pi)
     return 0.5 * (constant - ((offset @ precision) * offset).sum(1))
+
+
+def _score(samples: Tensor, estimate: Estimate) -> float:
+    return log_density(samples, estimate).mean().item()
 
 
 def crossvalidated(
@@ -203,7 +222,7 @@ def crossvalidated(
     """
     out = samples.new_zeros(len(samples))
     for part in parts:
-        out[part] = log_density(samples[part], *_model(samples[~part], shrinkage, network, blocks))
+        out[part] = log_density(samples[part], estimate_model(samples[~part], shrinkage, network, blocks))
     return out
 
 

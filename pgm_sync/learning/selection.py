@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import networkx as nx
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ConvergenceError
 from ..gaussian import cholesky
+from ..graph.factor_graph import Name
 
 
 class Selection(NamedTuple):
@@ -25,7 +26,7 @@ class Selection(NamedTuple):
 def select_covariance(
     covariance: Tensor,  # (P, P) sample covariance, positive definite
     network: nx.Graph,
-    blocks: dict[object, Tensor],  # the rows of every node
+    blocks: Mapping[Name, Tensor],  # the rows of every node
     tolerance: float = 1e-8,
     most_sweeps: int = 500,
 ) -> Selection:
@@ -59,7 +60,7 @@ def select_covariance(
     )
 
 
-def _closed_form(covariance: Tensor, network: nx.Graph, blocks: dict[object, Tensor]) -> Tensor:
+def _closed_form(covariance: Tensor, network: nx.Graph, blocks: Mapping[Name, Tensor]) -> Tensor:
     precision = torch.zeros_like(covariance)
 
     def add(nodes: Sequence[object], sign: float) -> None:
@@ -89,7 +90,7 @@ def _gap(precision: Tensor, covariance: Tensor, cliques: Sequence[Tensor]) -> fl
     return max(difference[rows[:, None], rows].abs().max().item() for rows in cliques)
 
 
-def _rows(cliques: object, blocks: dict[object, Tensor]) -> list[Tensor]:
+def _rows(cliques: object, blocks: Mapping[Name, Tensor]) -> list[Tensor]:
     return [torch.cat([blocks[n] for n in clique]) for clique in cliques]  # type: ignore[attr-defined]
 
 
