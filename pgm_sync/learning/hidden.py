@@ -51,7 +51,8 @@ def complete(
     E step: moments of the hidden given the observed, ``B = -Lambda_hh^{-1} Lambda_ho``, ``S_ho = B S_oo``,
     ``S_hh = B S_oo B' + Lambda_hh^{-1}``. M step: covariance selection (Eq. 14) on the completed moments. The
     likelihood never falls. Hidden variables are rescaled to identity covariance, which the likelihood does not see; a
-    star of one hidden variable is factor analysis. Finds a local maximum, from the principal components of what is observed.
+    star of one hidden variable is factor analysis. Finds a local maximum, from the principal components of what is
+    observed.
 
     Raises ConvergenceError, with the trace, where the likelihood still rises by more than `tolerance` per iteration.
     """

@@ -76,8 +76,8 @@ def require_plain_step(scheduler: Any) -> None:
     name = type(scheduler).__name__
     if names & OWN_NOISE:
         raise UnsupportedSchedulerError(
-            f"{name} draws its noise from a Brownian tree of its own, so it can be neither seeded per sample nor shared "
-            "between trajectories; use DPMSolverMultistepScheduler(algorithm_type='sde-dpmsolver++')",
+            f"{name} draws its noise from a Brownian tree of its own, so it can be neither seeded per sample nor "
+            "shared between trajectories; use DPMSolverMultistepScheduler(algorithm_type='sde-dpmsolver++')",
             scheduler=name,
         )
     if names & PIPELINE_ONLY.keys():
