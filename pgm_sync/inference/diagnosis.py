@@ -52,7 +52,13 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
     shown = ", ".join(f"{n!r} ({share[n]:.2f})" for n in leading)
     scale = np.abs(own.diagonal).max()
     safe = rho = None
-    if low > -1e-6 * max(scale, 1e-300):
+    dtype, what = problem.system.eta.dtype, "is improper"
+    if low > torch.finfo(dtype).eps * scale:  # more than rounding of its entries gives a singular precision
+        what = f"is too close to improper for {dtype}"
+        cause = (
+            f"rounding adds up over {len(sites)} coupled elements to as much; use float64, or give these nodes evidence"
+        )
+    elif low > -1e-6 * max(scale, 1e-300):
         cause = (
             "nothing fixes a direction of it; give one of these nodes evidence, or a prior: "
             f"graph.add_factor('prior', [{leading[0]!r}], Evidence(0.0, precision=1.0))"
@@ -70,7 +76,7 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
             f"precision of more than {-low:.3g} to these nodes"
         )
     return ImproperGraphError(
-        f"the joint density is improper on the component of {listed}: along a direction that is mostly {shown} the "
+        f"the joint density {what} on the component of {listed}: along a direction that is mostly {shown} the "
         f"precision is {low:.3g}: {cause}",
         nodes=names,
         smallest_eigenvalue=low,

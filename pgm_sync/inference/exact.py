@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..gaussian import Gaussian
 from .diagnosis import component_of, improper
-from .plans import BlockSolver, GroupSolver, block_solver, group_solver, weak
+from .pivots import first_bad, rounding, weak_rows
+from .plans import BlockSolver, GroupSolver, block_solver, group_solver
 from .posterior import Solution
 from .problem import Problem
 
@@ -132,13 +133,10 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
     structure = problem.structure
     lower, info = torch.linalg.cholesky_ex(joint.precision)
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
-    bad = weak(diagonal.square(), joint.precision.diagonal(dim1=-2, dim2=-1))
-    if bool((info > 0).any()):
-        raise improper(problem, component_of(structure, int(info.max()) - 1))
-    if bool(bad.any()):
-        raise improper(
-            problem, component_of(structure, int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0]))
-        )
+    units = rounding(4 * structure.largest_component(), 0)  # in any order, so that no width is known
+    site = first_bad(weak_rows(lower, info, joint.precision.diagonal(dim1=-2, dim2=-1), units))
+    if site is not None:
+        raise improper(problem, component_of(structure, site))
     covariance = torch.cholesky_inverse(lower)
 
     def solve(right: Tensor) -> Tensor:

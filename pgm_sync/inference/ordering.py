@@ -108,6 +108,7 @@ def _greedy(
     """
     if price is None:
         price = lambda v: len(adjacent[v])  # noqa: E731
+    degree = [len(around) for around in adjacent]
     prices = [price(v) for v in range(len(adjacent))]
     heap = [(p, v) for v, p in enumerate(prices)]
     heapq.heapify(heap)
@@ -130,6 +131,24 @@ def _greedy(
         for u in touched:
             prices[u] = price(u)
             heapq.heappush(heap, (prices[u], u))
+    return _hub_last(order, later, degree)
+
+
+def _hub_last(order: list[int], later: list[tuple[int, ...]], degree: list[int]) -> Elimination:
+    """The order with a hub, if it is among those at the end that are all joined to each other, as the last of them.
+
+    Any order of them costs the same, but the last pivot holds the rounding of all the others, which is small beside
+    what a hub has on the diagonal, and not beside a leaf.
+    """
+    n = len(order)
+    first = n - 1
+    while first > 0 and len(later[first - 1]) == n - first:
+        first -= 1
+    end = order[first:]
+    hub = max(end, key=lambda v: degree[v], default=0)
+    if end and degree[hub] > 2 * degree[end[-1]]:
+        order = [*order[:first], *(v for v in end if v != hub), hub]
+        later = [*later[:first], *(tuple(sorted(order[k + 1 :])) for k in range(first, n))]
     return Elimination(tuple(order), tuple(later))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import block, block_rounds, elimination, rounds
 from .ordering import Elimination, ScalarScheme, scalar_scheme
+from .pivots import first_bad, rounding, weak, weak_rows
 from .problem import Problem
 from .structure import ElementGroup, Rows, Signatures
 
@@ -60,23 +61,13 @@ class GroupSolver(abc.ABC):
         """Between two positions of every copy, ``(*precision batch, G)``."""
 
 
-def weak(pivots: Tensor, diagonal: Tensor, rows: int = 1) -> Tensor:
-    """Where rounding has left nothing of a pivot: as bad as a negative one, and NaN is too.
-
-    Rounding adds up over the `rows` of a component: the last pivot of a singular one may be so many units.
-    """
-    return ~(pivots > max(16, rows) * torch.finfo(pivots.dtype).eps * diagonal.abs())
-
-
-def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor) -> int | None:
+def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor, units: float) -> int | None:
     """The first copy with a weak pivot; one reduction per lane where all is well."""
     with torch.no_grad():
         low = torch.stack([lane.amin() for lane in pivots])
-        if not bool(weak(low, highest, len(pivots)).any()):
+        if not bool(weak(low, highest, units).any()):
             return None
-        bad = torch.stack([weak(p, d, len(pivots)) for p, d in zip(pivots, diagonal, strict=True)])
-        copies = bad.reshape(-1, bad.shape[-1]).any(0)
-        return int(copies.nonzero()[0]) if bool(copies.any()) else None
+        return first_bad(torch.stack([weak(p, d, units) for p, d in zip(pivots, diagonal, strict=True)]))
 
 
 class LaneElimination(GroupSolver):
@@ -94,7 +85,8 @@ class LaneElimination(GroupSolver):
         self.factor = elimination.factorise(self.scheme, self.diagonal, edges)
 
     def failed(self) -> int | None:
-        return _failed_copy(self.factor.pivots, self.diagonal, self._highest)
+        units = rounding(self.scheme.n, self.width)
+        return _failed_copy(self.factor.pivots, self.diagonal, self._highest, units)
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return elimination.solve(self.scheme, self.factor, self.group.site_rows.lanes(right))
@@ -141,9 +133,8 @@ class RoundElimination(GroupSolver):
         return self.factor[: self.scheme.n]
 
     def failed(self) -> int | None:
-        bad = weak(self._pivots.detach(), self.diagonal.detach(), self.scheme.n)
-        copies = bad.reshape(-1, bad.shape[-1]).any(0)
-        return int(copies.nonzero()[0]) if bool(copies.any()) else None
+        units = rounding(self.scheme.n, self.width)
+        return first_bad(weak(self._pivots.detach(), self.diagonal.detach(), units))
 
     def solve(self, right: Tensor) -> list[Tensor]:
         stacked = self.group.site_rows.stacked(right).movedim(-2, 0)
@@ -209,16 +200,15 @@ class SharedMatrices(GroupSolver):
             values, vectors = signatures.eigen[0]
             self._values = values + shift.double()[..., None, None]  # (*batch, S, n)
             self._vectors = vectors
-            self._bad = weak(self._values, self._diagonal).any(-1)
+            self._bad = weak(self._values, self._diagonal, rounding(group.scheme.n, 0)).any(-1)
         else:
             off = static - torch.diag_embed(static.diagonal(dim1=-2, dim2=-1))
             self._lower, info = torch.linalg.cholesky_ex(off + torch.diag_embed(self._diagonal))
-            pivots = self._lower.diagonal(dim1=-2, dim2=-1).square()
-            self._bad = (info > 0) | weak(pivots, self._diagonal).any(-1)
+            self._bad = weak_rows(self._lower, info, self._diagonal, rounding(4 * group.scheme.n, 0)).any(-1)
 
     def failed(self) -> int | None:
-        bad = self._bad.reshape(-1, self._bad.shape[-1]).any(0)
-        return int(self.signatures.first[bad.nonzero()[0, 0]]) if bool(bad.any()) else None
+        signature = first_bad(self._bad)
+        return None if signature is None else int(self.signatures.first[signature])
 
     @cached_property
     def _inverse(self) -> Tensor:
@@ -320,7 +310,8 @@ class BlockElimination(BlockSolver):
         self.cost = structure.blocks.elimination.cost(self.sizes) * _block_batch(problem).numel()
         device = problem.system.eta.device
         self.index = [torch.from_numpy(s).to(device) for s in self.sites]
-        self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks)
+        units = rounding(structure.largest_component(np.concatenate(self.sites)), self.width)
+        self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks, units)
 
     def failed(self) -> int | None:
         return self.factor.failed
@@ -375,11 +366,11 @@ class BlockRounds(BlockSolver):
         for (a, b), values in system.blocks.items():
             slots[scheme.find(a, b)] = values
         self.steps = block_rounds.on_device(scheme, system.eta.device)
-        self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots))
+        units = rounding(structure.largest_component(sites), self.width)
+        self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots), units)
 
     def failed(self) -> int | None:
-        bad = self.factor.failed
-        return int(bad.nonzero()[0]) if bool(bad.any()) else None
+        return first_bad(self.factor.failed)
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return list(block_rounds.solve(self.steps, self.factor, self._rows.stacked(right).movedim(-2, 0)))

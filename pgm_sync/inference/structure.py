@@ -134,6 +134,11 @@ class Structure:
         self._back = Rows(np.argsort(order)[None])
         self._in_order = bool((order == np.arange(len(order))).all())
 
+    def largest_component(self, sites: np.ndarray | None = None) -> int:
+        """Sites in the largest component of all, or of those that `sites` are in."""
+        counts = np.bincount(self.component)
+        return int((counts if sites is None else counts[self.component[sites]]).max())
+
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """``(*batch, sites)`` from the lanes of all groups and then of the blocks, ``(*batch, G or s)`` each."""
         together = torch.cat(tuple(parts), -1)
