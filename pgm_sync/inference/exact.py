@@ -11,7 +11,7 @@ from torch import Tensor
 from ..gaussian import Gaussian
 from .diagnosis import component_of, improper
 from .pivots import first_bad, rounding, weak_rows
-from .plans import BlockSolver, GroupSolver, block_solver, group_solver
+from .plans import Solver, block_solver, group_solver
 from .posterior import Solution
 from .problem import Problem
 
@@ -70,9 +70,9 @@ def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
     )
 
 
-def _factorise(problem: Problem) -> list[GroupSolver | BlockSolver]:
+def _factorise(problem: Problem) -> list[Solver]:
     structure = problem.structure
-    solvers: list[GroupSolver | BlockSolver] = []
+    solvers: list[Solver] = []
     for group in structure.groups:
         solver = group_solver(group, problem)
         copy = solver.failed()
@@ -89,7 +89,7 @@ def _factorise(problem: Problem) -> list[GroupSolver | BlockSolver]:
     return solvers
 
 
-def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockSolver] | None:
+def _same_factors(problem: Problem, state: Any) -> list[Solver] | None:
     """The factors of an earlier solution, if this problem has the same plan and the same precision."""
     earlier, solvers = state or (None, None)
     if earlier is None or earlier.structure is not problem.structure:
@@ -103,7 +103,7 @@ def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockSolve
 
 def _entries(
     problem: Problem,
-    solvers: list[GroupSolver | BlockSolver],
+    solvers: list[Solver],
     lead: torch.Size,
     rows: Tensor,
     columns: Tensor,

@@ -29,8 +29,11 @@ MOST_SIGNATURES = 8  # different matrices that a group may have, to be solved as
 LARGEST_SIGNATURE = 512  # rows
 
 
-class GroupSolver(abc.ABC):
-    """One group of equal components, factorised."""
+class Solver(abc.ABC):
+    """A group of equal components, or the block system, factorised.
+
+    Parts are ``(*batch, G)`` per position of a group, ``(*batch, s)`` per block.
+    """
 
     name: str
     width: int  # the largest message, in numbers
@@ -38,7 +41,7 @@ class GroupSolver(abc.ABC):
 
     @abc.abstractmethod
     def failed(self) -> int | None:
-        """A copy whose precision is not positive definite."""
+        """A copy, or a block, whose precision is not positive definite."""
 
     @abc.abstractmethod
     def solve(self, right: Tensor) -> list[Tensor]:
@@ -50,7 +53,7 @@ class GroupSolver(abc.ABC):
 
     @abc.abstractmethod
     def log_determinant(self) -> Tensor:
-        """Sum over all copies, ``(*precision batch)``."""
+        """Sum over all copies or blocks, ``(*precision batch)``."""
 
     @abc.abstractmethod
     def variance(self) -> list[Tensor]:
@@ -58,7 +61,7 @@ class GroupSolver(abc.ABC):
 
     @abc.abstractmethod
     def covariance(self, a: int, b: int) -> Tensor:
-        """Between two positions of every copy, ``(*precision batch, G)``."""
+        """Between two positions of every copy, ``(*precision batch, G)``; all of it between two blocks, ``(..., s, s)``."""
 
 
 def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor, units: float) -> int | None:
@@ -70,7 +73,7 @@ def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor, 
         return first_bad(torch.stack([weak(p, d, units) for p, d in zip(pivots, diagonal, strict=True)]))
 
 
-class LaneElimination(GroupSolver):
+class LaneElimination(Solver):
     """Many copies: every number of the elimination is a vector over them."""
 
     name = "elimination of all elements at once"
@@ -112,7 +115,7 @@ class LaneElimination(GroupSolver):
         return elimination.solve(self.scheme, self.factor, unit)[b]
 
 
-class RoundElimination(GroupSolver):
+class RoundElimination(Solver):
     """Few copies of a large pattern: all pivots that do not meet go at once."""
 
     name = "elimination in rounds of independent pivots"
@@ -172,7 +175,7 @@ class RoundElimination(GroupSolver):
         return rounds.solve(self.scheme, self.steps, self.factor, unit)[b]
 
 
-class SharedMatrices(GroupSolver):
+class SharedMatrices(Solver):
     """Copies of few different matrices (K ⊗ I, or one per mask): small dense inverses, and one product per step."""
 
     def __init__(
@@ -264,39 +267,7 @@ class SharedMatrices(GroupSolver):
         return values.index_select(-1, self.signatures.label)
 
 
-class BlockSolver(abc.ABC):
-    """The block system, factorised."""
-
-    name: str
-    width: int
-    cost: float
-
-    @abc.abstractmethod
-    def failed(self) -> int | None:
-        """A block whose pivot is not positive definite."""
-
-    @abc.abstractmethod
-    def solve(self, right: Tensor) -> list[Tensor]:
-        """``Lambda^{-1} right``, a part ``(*batch, s)`` per block."""
-
-    @abc.abstractmethod
-    def root(self, white: Tensor) -> list[Tensor]:
-        """``W white`` with ``W W' = Lambda^{-1}``."""
-
-    @abc.abstractmethod
-    def log_determinant(self) -> Tensor:
-        """``(*precision batch)``"""
-
-    @abc.abstractmethod
-    def variance(self) -> list[Tensor]:
-        """Diagonal of the inverse, a part per block."""
-
-    @abc.abstractmethod
-    def covariance(self, a: int, b: int) -> Tensor:
-        """The whole block of the inverse between two blocks, ``(*precision batch, s_a, s_b)``."""
-
-
-class BlockElimination(BlockSolver):
+class BlockElimination(Solver):
     """Vector nodes and everything that is coupled to them: dense blocks on a junction tree, one after the other."""
 
     name = "block elimination"
@@ -348,7 +319,7 @@ class BlockElimination(BlockSolver):
         return block.solve(self.factor, right)[b].movedim(0, -2)
 
 
-class BlockRounds(BlockSolver):
+class BlockRounds(Solver):
     """Many vector nodes of one size: all blocks that do not meet at once."""
 
     name = "block elimination in rounds of independent blocks"
@@ -402,7 +373,7 @@ def _block_batch(problem: Problem) -> torch.Size:
     return next(iter(problem.system.blocks.values())).shape[:-2]
 
 
-def block_solver(problem: Problem) -> BlockSolver:
+def block_solver(problem: Problem) -> Solver:
     """Blocks one after the other, or in rounds where they are many, of one size and narrowly coupled."""
     blocks = problem.structure.blocks
     sizes = {len(s) for s in blocks.sites}
@@ -419,7 +390,7 @@ def block_solver(problem: Problem) -> BlockSolver:
     return BlockElimination(problem)
 
 
-def group_solver(group: ElementGroup, problem: Problem) -> GroupSolver:
+def group_solver(group: ElementGroup, problem: Problem) -> Solver:
     """The plan for one group that is estimated fastest for this batch; `estimates` says by which numbers."""
     times = estimates(group, problem)
     for name in sorted(times, key=lambda name: times[name][0]):
@@ -431,12 +402,12 @@ def group_solver(group: ElementGroup, problem: Problem) -> GroupSolver:
 
 def estimates(
     group: ElementGroup, problem: Problem
-) -> dict[str, tuple[float, Callable[[], GroupSolver | None]]]:
+) -> dict[str, tuple[float, Callable[[], Solver | None]]]:
     """Estimated seconds of every plan, and how to run it; what runs may say that it cannot (None)."""
     scheme, system = group.scheme, problem.system
     wide = _wide(group, problem)
     columns = group.copies * system.eta.shape[:-1].numel()
-    found: dict[str, tuple[float, Callable[[], GroupSolver | None]]] = {}
+    found: dict[str, tuple[float, Callable[[], Solver | None]]] = {}
     if scheme.n <= 20_000:
         seconds = scheme.calls * (CALL + wide * STREAMED)
         found["lanes"] = (seconds, lambda: LaneElimination(group, problem))
