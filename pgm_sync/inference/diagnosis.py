@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csc_array
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
 from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError
 from ..maps import element_index
 from ..potentials import Correlation
 from ..potentials.correlation import as_pair
-from .precision import DENSE_UP_TO, NARROW, PATIENCE, Coordinates, coordinates, lowest
+from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest
 from .problem import Problem
 from .structure import Structure
 
@@ -105,20 +103,7 @@ def _bottom(matrix: Any) -> tuple[float, np.ndarray]:
     A diagnosis of thousands of nodes need not tell apart directions whose precisions differ in the third digit, which
     is what takes an eigenvalue solver its time on long chains and large grids.
     """
-    n = matrix.shape[0]
-    if n <= LARGEST_EXACT:
-        return lowest(matrix)
-    matrix = csc_array(matrix)
-    start = np.random.default_rng(0).standard_normal(n)
-    try:
-        _, vectors = eigsh(matrix, k=1, which="SA", v0=start, tol=1e-3, maxiter=PATIENCE[matrix.nnz <= NARROW * n])
-    except ArpackNoConvergence:  # the smallest is near zero: nothing fixes a direction, and that is quick to invert
-        diagonal = matrix.diagonal()
-        reach = abs(matrix).sum(0) - abs(diagonal)
-        low, high = (diagonal - reach).min(), (diagonal + reach).max()
-        shift = low - 1e-7 * max(high - low, abs(low), np.finfo(np.float64).tiny)
-        _, vectors = eigsh(matrix, k=1, sigma=shift, which="LM", v0=start, tol=1e-3)
-    return float(vectors[:, 0] @ (matrix @ vectors[:, 0])), vectors[:, 0]
+    return lowest(matrix, tolerance=0 if matrix.shape[0] <= LARGEST_EXACT else 1e-3)
 
 
 def _safe_scale(own: Coordinates, k: int) -> float | None:
@@ -188,28 +173,3 @@ def _safe_rho(problem: Problem, own: Coordinates, k: int) -> float | None:
         middle = (low + high) / 2
         low, high = (middle, high) if proper(middle) else (low, middle)
     return low
-
-
-def dense_component(problem: Problem, sites: np.ndarray) -> Tensor:
-    """The precision of one component, ``(*batch, n, n)``, float64 on the CPU."""
-    plan, structure, system, _ = problem
-    place = np.full(plan.sites.size, -1, dtype=np.int64)
-    place[sites] = np.arange(len(sites))
-    if structure.group[sites[0]] >= 0:
-        matrix = torch.diag_embed(system.diagonal[..., torch.from_numpy(sites).to(system.diagonal.device)])
-        matrix = matrix.detach().double().cpu()
-        for k in np.flatnonzero(place[plan.pairs[:, 0]] >= 0) if len(plan.pairs) else ():
-            a, b = place[plan.pairs[k]]
-            matrix[..., a, b] += system.pairs[k].item()
-            matrix[..., b, a] += system.pairs[k].item()
-        return matrix
-    batch = next(iter(system.blocks.values())).shape[:-2]
-    matrix = torch.zeros(*batch, len(sites), len(sites), dtype=torch.float64)
-    for (a, b), values in system.blocks.items():
-        rows, columns = place[structure.blocks.sites[a]], place[structure.blocks.sites[b]]
-        if rows[0] < 0 or columns[0] < 0:
-            continue
-        values = values.detach().double().cpu()
-        matrix[..., torch.from_numpy(rows)[:, None], torch.from_numpy(columns)] = values
-        matrix[..., torch.from_numpy(columns)[:, None], torch.from_numpy(rows)] = values.mT
-    return matrix

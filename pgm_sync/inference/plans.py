@@ -61,7 +61,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def covariance(self, a: int, b: int) -> Tensor:
-        """Between two positions of every copy, ``(*precision batch, G)``; all of it between two blocks, ``(..., s, s)``."""
+        """Between two positions of every copy, ``(*precision batch, G)``; between two blocks all, ``(..., s, s)``."""
 
 
 def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor, units: float) -> int | None:

@@ -13,9 +13,8 @@ from torch import Tensor
 from ..errors import ConvergenceError, ImproperGraphError
 from ..graph.factor_graph import FactorGraph, Name
 from .compile import Plan, System
-from .diagnosis import dense_component
 from .evidence import Elements
-from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest, precision_batch
+from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest, precision_batch, precision_block
 from .problem import Problem, pose
 from .structure import ElementGroup
 
@@ -197,7 +196,8 @@ def _of_component(problem: Problem, sites: np.ndarray) -> _Ends:
     n, lead = len(sites), precision_batch(problem)
     if n > DENSE_UP_TO:
         return _by_iteration([coordinates(problem).of(sites)])
-    return _dense(dense_component(problem, sites).expand(*lead, -1, -1).reshape(lead.numel(), 1, n, n))
+    matrix = precision_block(problem, sites).detach().double().cpu()
+    return _dense(matrix.reshape(lead.numel(), 1, n, n))
 
 
 def _dense(matrices: Tensor) -> _Ends:
