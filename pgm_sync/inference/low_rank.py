@@ -19,6 +19,7 @@ from torch import Tensor
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap, Shape, element_index
+from .block import times
 from .compile import Plan, compile
 from .evidence import Elements
 from .exact import eliminate
@@ -159,7 +160,7 @@ def solve_by_features(
     zero = like.new_zeros(())
     posed = pose(
         low.features,
-        {n: Gaussian(node.precision, _times(node.precision, node.see(first.mean)), zero)
+        {n: Gaussian(node.precision, times(node.precision, node.see(first.mean)), zero)
          for n, node in zip(low.bases, nodes, strict=True)},
     )  # fmt: skip
     second = eliminate(posed)
@@ -170,7 +171,7 @@ def solve_by_features(
         batch = torch.broadcast_shapes(content.shape[:-1], features.shape[:-1])
         content = content.expand(*batch, content.shape[-1])
         for node, own in zip(nodes, where, strict=True):
-            moved = _times(node.gain.mT, features[..., own] - node.see(content))
+            moved = times(node.gain.mT, features[..., own] - node.see(content))
             content = content.index_add(-1, node.sites, moved.expand(*batch, len(node.sites)))
         return content
 
@@ -183,7 +184,7 @@ def solve_by_features(
 
     def solve(right: Tensor) -> Tensor:
         alone = first.solve(right)
-        return lift(alone, second.solve(put([_times(n.precision, n.see(alone)) for n in nodes])))
+        return lift(alone, second.solve(put([times(n.precision, n.see(alone)) for n in nodes])))
 
     def root(white: Tensor) -> Tensor:
         # the part of the noise inside the features' span is exchanged for a sample of the features
@@ -206,12 +207,12 @@ def solve_by_features(
     def entries(rows: Tensor, columns: Tensor) -> Tensor:
         return first.entries(rows, columns) + coupling.covariances(rows.numpy(), columns.numpy(), second)
 
-    added = posed.system.eta - put([_times(n.precision, n.see(first.mean)) for n in nodes])
+    added = posed.system.eta - put([times(n.precision, n.see(first.mean)) for n in nodes])
     eta = base.system.eta
     batch = torch.broadcast_shapes(eta.shape[:-1], added.shape[:-1])
     eta = eta.expand(*batch, eta.shape[-1])
     for node, own in zip(nodes, where, strict=True):
-        eta = eta.index_add(-1, node.sites, _times(node.basis.mT, added[..., own]).expand(*batch, -1))
+        eta = eta.index_add(-1, node.sites, times(node.basis.mT, added[..., own]).expand(*batch, -1))
     system = base.system._replace(
         eta=eta, log_scale=lambda: base.system.log_scale() + posed.system.log_scale()
     )
@@ -267,8 +268,8 @@ class Coupling:
         out = x.new_zeros(*moved.shape[:-1], x.shape[-1])
         for node, own in zip(self._nodes, self._index, strict=True):
             # less what is the evidence's
-            own_part = moved[..., own.to(x.device)] - _times(node.precision, node.see(x))
-            out = out.index_add(-1, node.sites, _times(node.basis.mT, own_part))
+            own_part = moved[..., own.to(x.device)] - times(node.precision, node.see(x))
+            out = out.index_add(-1, node.sites, times(node.basis.mT, own_part))
         return out
 
     def entries(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
@@ -316,7 +317,3 @@ class Coupling:
             where = torch.from_numpy(chosen).to(like.device)
             out = out.expand(*batch, len(rows)).index_add(-1, where, values.expand(*batch, len(chosen)))
         return out
-
-
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    return (matrix @ vectors.unsqueeze(-1)).squeeze(-1) if matrix.ndim > 2 else vectors @ matrix.mT
