@@ -42,6 +42,10 @@ class BlockRoundFactor(NamedTuple):
 
 def on_device(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
     """The rounds of a scheme for blocks, with their indices on `device`."""
+    return scheme.kept("block rounds", device, lambda: _steps(scheme, device))
+
+
+def _steps(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
     found = []
     for r in scheme.rounds:
         to_first, to_second = r.to[r.first], r.to[r.second]

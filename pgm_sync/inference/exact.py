@@ -133,7 +133,7 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
     structure = problem.structure
     lower, info = torch.linalg.cholesky_ex(joint.precision)
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
-    units = rounding(4 * structure.largest_component(), 0)  # in any order, so that no width is known
+    units = rounding(4 * structure.largest_component, 0)  # in any order, so that no width is known
     site = first_bad(weak_rows(lower, info, joint.precision.diagonal(dim1=-2, dim2=-1), units))
     if site is not None:
         raise improper(problem, component_of(structure, site))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import ParameterError
+
+T = TypeVar("T")
 
 ORDERS = ("minimum degree", "minimum fill", "odd-even")
 MINIMUM_FILL_UP_TO = 300  # nodes; it takes longer to find, and gains little on large patterns
@@ -220,6 +222,18 @@ class ScalarScheme:
 
     def __init__(self, n: int, edges: tuple[tuple[int, int], ...], order: str | None = None):
         self.n, self.edges, self._order = n, edges, order
+        self._kept: dict[tuple[str, Hashable], Any] = {}
+
+    def kept(self, what: str, device: Hashable, make: Callable[[], T]) -> T:
+        """What a plan has made of the scheme for a device: made once, and let go with the scheme."""
+        if (what, device) not in self._kept:
+            self._kept[what, device] = make()
+        return self._kept[what, device]
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Both ends of every edge, ``(2, edges)``."""
+        return np.ascontiguousarray(np.array(self.edges, dtype=np.int64).reshape(-1, 2).T)
 
     @cached_property
     def _found(self) -> tuple[Elimination, str]:

@@ -281,7 +281,7 @@ class BlockElimination(Solver):
         self.cost = structure.blocks.elimination.cost(self.sizes) * _block_batch(problem).numel()
         device = problem.system.eta.device
         self.index = [torch.from_numpy(s).to(device) for s in self.sites]
-        units = rounding(structure.largest_component(np.concatenate(self.sites)), self.width)
+        units = rounding(structure.largest_of_blocks, self.width)
         self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks, units)
 
     def failed(self) -> int | None:
@@ -337,7 +337,7 @@ class BlockRounds(Solver):
         for (a, b), values in system.blocks.items():
             slots[scheme.find(a, b)] = values
         self.steps = block_rounds.on_device(scheme, system.eta.device)
-        units = rounding(structure.largest_component(sites), self.width)
+        units = rounding(structure.largest_of_blocks, self.width)
         self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots), units)
 
     def failed(self) -> int | None:
@@ -475,9 +475,6 @@ def _signatures(
     first = torch.stack([(label == s).nonzero()[0, 0] for s in range(len(values))])
     if not torch.equal(columns[:, first][:, label], columns):
         return None
-    i, j = np.array(group.scheme.edges, dtype=np.int64).reshape(-1, 2).T
-    matrices = torch.diag_embed(own[:, first].T).contiguous()
-    matrices[:, i, j] = coupled[:, first].T
-    matrices[:, j, i] = coupled[:, first].T
+    matrices = group.matrices(own[:, first], coupled[:, first])
     copies = [(label == s).nonzero()[:, 0].to(device) for s in range(len(values))]
     return Signatures(label.to(device), first.to(device), copies, matrices.to(device), [])

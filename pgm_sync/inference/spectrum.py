@@ -217,10 +217,5 @@ def _by_iteration(copies: list[Coordinates]) -> _Ends:
 
 def _matrices(group: ElementGroup, system: System) -> Tensor:
     """The precision of every copy, ``(*batch, G, n, n)``, float64 on the CPU."""
-    diagonal = group.site_rows.stacked(system.diagonal.detach().double().cpu()).movedim(-1, -2)
-    coupled = group.pair_rows.stacked(system.pairs.detach().double().cpu()).movedim(-1, -2)
-    matrices = torch.diag_embed(diagonal)
-    i, j = np.array(group.scheme.edges, dtype=np.int64).reshape(-1, 2).T
-    matrices[..., i, j] = coupled
-    matrices[..., j, i] = coupled
-    return matrices
+    diagonal, pairs = (part.detach().double().cpu() for part in (system.diagonal, system.pairs))
+    return group.matrices(group.site_rows.stacked(diagonal), group.pair_rows.stacked(pairs))
