@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap, Shape, element_index
+from ..maps.features import FeatureMap
 from .block import times
 from .compile import Plan, compile
 from .evidence import Elements
@@ -33,24 +35,21 @@ RATIO = 4  # times as many elements as features
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Matrix(LinearMap):
-    """A linear map given by its dense matrix ``(out_size, in_size)``."""
+class Matrix(FeatureMap):
+    """Features given by their matrix ``(out_size, in_size)``, whose rows need not be orthonormal."""
 
     in_shape: Shape
     to_shape: Shape
     matrix: Tensor
+    orthonormal = False
 
     @property
     def out_shape(self) -> Shape:
         return self.to_shape
 
-    def apply(self, x: Tensor) -> Tensor:
-        batch = x.shape[: x.ndim - len(self.in_shape)]
-        return (x.reshape(*batch, self.in_size) @ self.matrix.to(x).mT).reshape(*batch, *self.to_shape)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        batch = y.shape[: y.ndim - len(self.to_shape)]
-        return (y.reshape(*batch, self.out_size) @ self.matrix.to(y)).reshape(*batch, *self.in_shape)
+    @cached_property
+    def rows(self) -> Tensor:
+        return self.matrix
 
 
 class LowRank(NamedTuple):
@@ -91,9 +90,7 @@ def split(plan: Plan) -> LowRank | None:
         if size < SMALLEST or RATIO * sum(m.out_size for m in seen) > size or name in graph.hidden:
             continue
         rows = torch.cat([m.dense() for m in {id(m): m for m in seen}.values()])
-        q, r = torch.linalg.qr(rows.mT)
-        kept = r.diagonal().abs() > 1e-10 * r.diagonal().abs().max()
-        bases[name] = (q[:, kept]).mT.contiguous() if bool(kept.all()) else _row_space(rows)
+        bases[name] = _row_space(rows)
     chosen = {f for factors in coupled.values() for f in factors}
     for name in bases:
         for factor in graph.adj[name]:
@@ -127,7 +124,7 @@ def _maps_on(graph: FactorGraph, factor: Name, name: Name) -> list[LinearMap]:
 
 
 def _row_space(rows: Tensor) -> Tensor:
-    """Orthonormal rows that span dependent ones."""
+    """Orthonormal rows that span the given ones, which may be dependent."""
     _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
     return vectors[values > 1e-10 * values.max()].contiguous()
 
