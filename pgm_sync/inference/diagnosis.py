@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError
+from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError, listed
 from ..maps import element_index
 from ..potentials import Correlation
 from ..potentials.correlation import as_pair
@@ -35,12 +35,11 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
     held = {name: place[plan.sites.index[name].numpy()] for name in plan.graph.variables}
     held = {name: where[where >= 0] for name, where in held.items() if where.max() >= 0}
     names = list(held)
-    listed = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     own = coordinates(problem).of(sites)
     if not (np.isfinite(own.diagonal).all() and np.isfinite(own.values).all()):
         return NotFiniteError(
-            f"the joint precision of {listed} overflows {problem.system.eta.dtype}; rescale the content, give smaller "
-            "precisions, or use float64",
+            f"the joint precision of {listed(names)} overflows {problem.system.eta.dtype}; rescale the content, "
+            "give smaller precisions, or use float64",
             nodes=names,
         )
     low, vector, worst = min((_lowest(own, k) for k in range(len(own.diagonal))), key=lambda found: found[0])
@@ -74,7 +73,7 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
             f"precision of more than {-low:.3g} to these nodes"
         )
     return ImproperGraphError(
-        f"the joint density {what} on the component of {listed}: along a direction that is mostly {shown} the "
+        f"the joint density {what} on the component of {listed(names)}: along a direction that is mostly {shown} the "
         f"precision is {low:.3g}: {cause}",
         nodes=names,
         smallest_eigenvalue=low,
