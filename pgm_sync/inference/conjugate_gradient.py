@@ -171,7 +171,8 @@ def conjugate_gradient(
 
     def unsupported(*_: Any) -> Tensor:
         raise UnsupportedError(
-            "conjugate gradients give means and covariances, no log evidence and no samples; use method='exact'"
+            "conjugate gradients give means and covariances, no log evidence and no samples; use method='exact'",
+            method="cg",
         )
 
     nonzero = operator.couplings.values().numel() + operator.size
