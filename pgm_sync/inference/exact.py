@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..gaussian import Gaussian
 from .diagnosis import component_of, improper
-from .pivots import first_bad, rounding, weak_rows
+from .pivots import close, first_bad, lost, rounding, weak_rows
 from .plans import Solver, block_solver, group_solver
 from .posterior import Solution
+from .precision import precision_entries
 from .problem import Problem
+from .structure import Structure
 
 
 def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
@@ -34,22 +36,18 @@ def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
 
     known = solvers
 
-    def join(parts: list[list[Tensor]]) -> Tensor:
-        flat = [part for listed in parts for part in listed]
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
-        return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
-
     def solve(right: Tensor) -> Tensor:
-        return join([solver.solve(right) for solver in known])
+        return _join(structure, [solver.solve(right) for solver in known])
 
     def root(white: Tensor) -> Tensor:
-        return join([solver.root(white) for solver in known])
+        return _join(structure, [solver.root(white) for solver in known])
 
     def log_determinant() -> Tensor:
         return system.eta.new_zeros(lead) + sum(solver.log_determinant() for solver in known)
 
     def variance() -> Tensor:
-        return join([solver.variance() for solver in known]).expand(*lead, problem.plan.sites.size)
+        every = _join(structure, [solver.variance() for solver in known])
+        return every.expand(*lead, problem.plan.sites.size)
 
     def entries(rows: Tensor, columns: Tensor) -> Tensor:
         return _entries(problem, known, lead, rows, columns)
@@ -70,6 +68,13 @@ def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
     )
 
 
+def _join(structure: Structure, parts: list[list[Tensor]]) -> Tensor:
+    """``(*batch, sites)`` from the parts of all solvers."""
+    flat = [part for listed in parts for part in listed]
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
+    return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
+
+
 def _factorise(problem: Problem) -> list[Solver]:
     structure = problem.structure
     solvers: list[Solver] = []
@@ -86,7 +91,26 @@ def _factorise(problem: Problem) -> list[Solver]:
         if bad is not None:
             raise improper(problem, component_of(structure, own[bad][0]))
         solvers.append(blocks)
+    if any(solver.close for solver in solvers):
+        with torch.no_grad():
+            site = _lost(problem, solvers)
+        if site is not None:
+            raise improper(problem, component_of(structure, site))
     return solvers
+
+
+def _lost(problem: Problem, solvers: list[Solver]) -> int | None:
+    structure, every = problem.structure, np.arange(problem.plan.sites.size)
+    diagonal = precision_entries(problem._replace(coupling=None), every, every)
+    left = _join(structure, [solver.left() for solver in solvers]).expand(diagonal.shape)
+    component = torch.from_numpy(structure.component).to(left.device, torch.int64)
+    return lost(
+        left,
+        diagonal,
+        lambda white: _join(structure, [solver.root(white) for solver in solvers]),
+        component,
+        max(solver.width for solver in solvers),
+    )
 
 
 def _same_factors(problem: Problem, state: Any) -> list[Solver] | None:
@@ -135,6 +159,15 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
     units = rounding(4 * structure.largest_component, 0)  # in any order, so that no width is known
     site = first_bad(weak_rows(lower, info, joint.precision.diagonal(dim1=-2, dim2=-1), units))
+    def root(white: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(lower.mT, white.unsqueeze(-1), upper=True).squeeze(-1)
+
+    own = joint.precision.diagonal(dim1=-2, dim2=-1).detach()
+    left = (diagonal.square() / own).detach()
+    if site is None and close(left):
+        component = torch.from_numpy(structure.component).to(left.device, torch.int64)
+        with torch.no_grad():
+            site = lost(left, own, root, component)
     if site is not None:
         raise improper(problem, component_of(structure, site))
     covariance = torch.cholesky_inverse(lower)
@@ -143,9 +176,6 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
         batch = torch.broadcast_shapes(right.shape[:-1], lower.shape[:-2])
         right = right.expand(*batch, right.shape[-1]).unsqueeze(-1)
         return torch.cholesky_solve(right, lower.expand(*batch, *lower.shape[-2:])).squeeze(-1)
-
-    def root(white: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(lower.mT, white.unsqueeze(-1), upper=True).squeeze(-1)
 
     return Solution(
         solve(joint.eta),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,43 @@ def rounding(rows: int, width: int) -> float:
     graphs of equal and of different strengths stay below by a factor of 1.3 or more.
     """
     return max(16, rows, 3 * width * rows**0.5)
+
+
+ALONG = 16  # units of rounding per row that x' D x may be off by
+
+
+def closeness(dtype: torch.dtype) -> float:
+    """The share of its diagonal below which a pivot is looked at more closely: far above rounding."""
+    return torch.finfo(dtype).eps ** (1 / 3)
+
+
+def close(left: Tensor) -> bool:
+    """Whether pivots as shares of the diagonal are so small that `lost` has to look closer."""
+    return not bool((left > closeness(left.dtype)).all())
+
+
+def lost(
+    left: Tensor,  # (*batch, sites), pivots as shares of the diagonal
+    diagonal: Tensor,  # (*batch, sites)
+    root: Callable[[Tensor], Tensor],  # (*batch, sites) -> W of it, W W' = Lambda^{-1}
+    component: Tensor,  # (sites,)
+    width: int = 0,
+) -> int | None:
+    """A site along whose direction there is no more precision than rounding of what is on the diagonal along it.
+
+    Where couplings differ in strength, the last pivot of a singular matrix is small beside the largest entries, but
+    maybe not beside its own. With x the column of W at the weakest pivot of a component, ``x' Lambda x = 1``, of
+    which some ``eps x' D x`` is rounding.
+    """
+    eps, sites = torch.finfo(left.dtype).eps, component.expand(left.shape)
+    rows = torch.bincount(component).to(left.dtype)
+    lowest = left.new_full((*left.shape[:-1], len(rows)), torch.inf).scatter_reduce(-1, sites, left, "amin")
+    at = (left == lowest.gather(-1, sites)) & (left < closeness(left.dtype))
+    white = at.to(left.dtype)
+    rounded = torch.zeros_like(lowest).scatter_add(-1, sites, diagonal * root(white).square())
+    total = torch.zeros_like(lowest).scatter_add(-1, sites, white)
+    bad = (total > 0) & ~((3 * width * rows.rsqrt()).clamp_min(ALONG) * eps * rounded < total)
+    return first_bad(at & bad.gather(-1, sites))
 
 
 def weak(pivots: Tensor, diagonal: Tensor, units: float) -> Tensor:

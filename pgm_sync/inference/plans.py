@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import block, block_rounds, elimination, rounds
 from .ordering import Elimination, ScalarScheme, scalar_scheme
-from .pivots import first_bad, rounding, weak, weak_rows
+from .pivots import ALONG, close, closeness, first_bad, rounding, weak, weak_rows
 from .problem import Problem
 from .structure import ElementGroup, Rows, Signatures
 
@@ -38,10 +38,15 @@ class Solver(abc.ABC):
     name: str
     width: int  # the largest message, in numbers
     cost: float  # multiplications, means and marginals
+    close: bool = False  # whether `failed` saw pivots that are small beside their diagonal, see `lost`
 
     @abc.abstractmethod
     def failed(self) -> int | None:
         """A copy, or a block, whose precision is not positive definite."""
+
+    @abc.abstractmethod
+    def left(self) -> list[Tensor]:
+        """What the elimination leaves of the diagonal: pivots as shares of it."""
 
     @abc.abstractmethod
     def solve(self, right: Tensor) -> list[Tensor]:
@@ -64,15 +69,6 @@ class Solver(abc.ABC):
         """Between two positions of every copy, ``(*precision batch, G)``; between two blocks all, ``(..., s, s)``."""
 
 
-def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor, units: float) -> int | None:
-    """The first copy with a weak pivot; one reduction per lane where all is well."""
-    with torch.no_grad():
-        low = torch.stack([lane.amin() for lane in pivots])
-        if not bool(weak(low, highest, units).any()):
-            return None
-        return first_bad(torch.stack([weak(p, d, units) for p, d in zip(pivots, diagonal, strict=True)]))
-
-
 class LaneElimination(Solver):
     """Many copies: every number of the elimination is a vector over them."""
 
@@ -88,8 +84,19 @@ class LaneElimination(Solver):
         self.factor = elimination.factorise(self.scheme, self.diagonal, edges)
 
     def failed(self) -> int | None:
-        units = rounding(self.scheme.n, self.width)
-        return _failed_copy(self.factor.pivots, self.diagonal, self._highest, units)
+        pivots = self.factor.pivots
+        with torch.no_grad():
+            # one reduction per lane where all is well
+            low = torch.stack([lane.amin() for lane in pivots])
+            units = rounding(self.scheme.n, self.width)
+            share = max(closeness(low.dtype), units * torch.finfo(low.dtype).eps)
+            if bool((low > share * self._highest).all()):
+                return None
+            self.close = any(map(close, self.left()))
+            return first_bad(torch.stack([weak(p, d, units) for p, d in zip(pivots, self.diagonal, strict=True)]))
+
+    def left(self) -> list[Tensor]:
+        return [(p / d).detach() for p, d in zip(self.factor.pivots, self.diagonal, strict=True)]
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return elimination.solve(self.scheme, self.factor, self.group.site_rows.lanes(right))
@@ -137,7 +144,11 @@ class RoundElimination(Solver):
 
     def failed(self) -> int | None:
         units = rounding(self.scheme.n, self.width)
+        self.close = any(map(close, self.left()))
         return first_bad(weak(self._pivots.detach(), self.diagonal.detach(), units))
+
+    def left(self) -> list[Tensor]:
+        return self._parts((self._pivots / self.diagonal).detach())
 
     def solve(self, right: Tensor) -> list[Tensor]:
         stacked = self.group.site_rows.stacked(right).movedim(-2, 0)
@@ -204,14 +215,23 @@ class SharedMatrices(Solver):
             self._values = values + shift.double()[..., None, None]  # (*batch, S, n)
             self._vectors = vectors
             self._bad = weak(self._values, self._diagonal, rounding(group.scheme.n, 0)).any(-1)
+            pivots = self._values
         else:
             off = static - torch.diag_embed(static.diagonal(dim1=-2, dim2=-1))
             self._lower, info = torch.linalg.cholesky_ex(off + torch.diag_embed(self._diagonal))
             self._bad = weak_rows(self._lower, info, self._diagonal, rounding(4 * group.scheme.n, 0)).any(-1)
+            pivots = self._lower.diagonal(dim1=-2, dim2=-1).square()
+        if close(pivots / self._diagonal):  # as in `lost`, for all columns of W
+            along = (self._diagonal.unsqueeze(-1) * self._half.square()).sum(-2)
+            self._bad = self._bad | ~(ALONG * torch.finfo(along.dtype).eps * along < 1).all(-1)
 
     def failed(self) -> int | None:
         signature = first_bad(self._bad)
         return None if signature is None else int(self.signatures.first[signature])
+
+    def left(self) -> list[Tensor]:
+        """All of it: what is close was looked at in float64."""
+        return [self._spread(torch.ones_like(own, dtype=self.dtype)) for own in self._diagonal.unbind(-1)]
 
     @cached_property
     def _inverse(self) -> Tensor:
@@ -283,9 +303,15 @@ class BlockElimination(Solver):
         self.index = [torch.from_numpy(s).to(device) for s in self.sites]
         units = rounding(structure.largest_of_blocks, self.width)
         self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks, units)
+        self._own = problem.system.blocks
 
     def failed(self) -> int | None:
+        if self.factor.failed is None:
+            self.close = any(map(close, self.left()))
         return self.factor.failed
+
+    def left(self) -> list[Tensor]:
+        return [_left(self.factor.lower[b], self._own[b, b]) for b in range(len(self.sizes))]
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return block.solve(self.factor, [right.index_select(-1, i) for i in self.index])
@@ -339,9 +365,14 @@ class BlockRounds(Solver):
         self.steps = block_rounds.on_device(scheme, system.eta.device)
         units = rounding(structure.largest_of_blocks, self.width)
         self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots), units)
+        self._own = torch.stack(slots[: scheme.n])
 
     def failed(self) -> int | None:
+        self.close = any(map(close, self.left()))
         return first_bad(self.factor.failed)
+
+    def left(self) -> list[Tensor]:
+        return list(_left(self.factor.lower, self._own))
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return list(block_rounds.solve(self.steps, self.factor, self._rows.stacked(right).movedim(-2, 0)))
@@ -367,6 +398,10 @@ class BlockRounds(Solver):
         unit = self.factor.lower.new_zeros(self.scheme.n, self.size, *(1,) * lead, self.size)
         unit[a] = torch.eye(self.size).to(unit).reshape(self.size, *(1,) * lead, self.size)
         return block_rounds.solve(self.steps, self.factor, unit)[b].movedim(0, -2)
+
+
+def _left(lower: Tensor, own: Tensor) -> Tensor:
+    return (lower.diagonal(dim1=-2, dim2=-1).square() / own.diagonal(dim1=-2, dim2=-1)).detach()
 
 
 def _block_batch(problem: Problem) -> torch.Size:

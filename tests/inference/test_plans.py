@@ -407,3 +407,49 @@ def test_singular_hubs_and_cliques_are_refused(network, dtype):
         (group,) = problem.structure.groups
         for solver in (plans.LaneElimination(group, problem), plans.RoundElimination(group, problem, group.scheme)):
             assert solver.failed() is not None
+
+
+def uneven(network, seed, spread=100.0, features=False):
+    """Attractions between 1/spread and spread, another one on every edge."""
+    generator = torch.Generator().manual_seed(seed)
+    exponents = 2 * torch.rand(network.number_of_edges(), generator=generator, dtype=torch.float64) - 1
+    graph = ps.FactorGraph()
+    for node in network:
+        graph.add_trajectory(node, 2)
+    both = [ps.Features(torch.eye(2, dtype=torch.float64))] * 2 if features else None
+    for (a, b), exponent in zip(network.edges, exponents.tolist(), strict=True):
+        graph.add_factor((a, b), [a, b], ps.Attraction(spread**exponent), both)
+    return graph
+
+
+UNEVEN = {
+    "three": nx.path_graph(3), "chain": nx.path_graph(50), "ring": nx.cycle_graph(50),
+    "grid": nx.convert_node_labels_to_integers(nx.grid_2d_graph(8, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*UNEVEN])
+@pytest.mark.parametrize("plan", ["auto", "lanes", "rounds", "shared", "blocks", "dense"])
+def test_singular_graphs_of_uneven_couplings_are_refused(name, plan, monkeypatch):
+    """Their last pivot may be a large part of its own diagonal, and is still nothing beside the largest entries."""
+    if plan in ("lanes", "rounds", "shared"):
+        monkeypatch.setattr("pgm_sync.inference.exact.group_solver", forced(plan))
+    for seed in range(6):
+        graph = uneven(UNEVEN[name], seed, features=plan == "blocks")
+        for dtype in (torch.float32, torch.float64):
+            with pytest.raises(ImproperGraphError):
+                ps.infer(ps.compile(graph, dtype=dtype), method="dense" if plan == "dense" else "exact")
+
+
+@pytest.mark.parametrize("features", [False, True], ids=["elements", "blocks"])
+@pytest.mark.parametrize(("dtype", "known", "error"), [(torch.float64, 1e-6, 1e-6), (torch.float32, 1.0, 1e-2)])
+def test_uneven_couplings_with_little_evidence_are_solved(dtype, known, error, features):
+    """Evidence on the first node of a chain only: variances add up along it, 1 / known + sum 1 / strength."""
+    for seed in range(6):
+        graph = uneven(nx.path_graph(20), seed, features=features)
+        expected, found = 1 / known, ps.infer(ps.compile(graph, dtype=dtype), {0: (3.0, known)})
+        for k in range(20):
+            if k:
+                expected += 1 / float(graph.potential((k - 1, k)).precision)
+            assert abs(found.variance[k] / expected - 1).max() < error
+            assert abs(found.mean[k] - 3).max() < 3 * error
