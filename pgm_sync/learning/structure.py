@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BatchError, ParameterError
+from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import Identity, LinearMap
 from ..potentials import JointGaussian
-from .moments import crossvalidated, fit_moments
+from .estimate import bootstrap, crossvalidated, shrunk_moments
+from .estimate import folds as make_folds
+from .moments import fit_moments
 from .problem import features, group_labels, pose
-from .shrinkage import shrunk_covariance
+from .shrinkage import Shrinkage
 
 STRUCTURES = ("chow_liu", "glasso")
 
@@ -28,7 +30,7 @@ def learn_structure(
     method: str = "chow_liu",
     *,
     maps: Mapping[Name, LinearMap] | None = None,
-    shrinkage: str | float = "ledoit_wolf",
+    shrinkage: Shrinkage = "ledoit_wolf",
     significant: bool = True,
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -70,8 +72,7 @@ def learn_structure(
     complete = _joined(graph, nx.complete_graph(names), seen)
     problem = pose(complete)
     samples, blocks = features(problem, data), problem.blocks
-    mean = samples.mean(0)
-    covariance, _ = shrunk_covariance(samples - mean, shrinkage)
+    covariance = shrunk_moments(samples, shrinkage, problem.network, blocks, groups, seed).covariance
     information = pair_information(covariance, blocks)
     if method == "chow_liu":
         network = chow_liu(information)
@@ -168,7 +169,7 @@ def compare_graphs(
     data: Mapping[Name, Any],
     *,
     folds: int = 5,
-    shrinkage: str | float = "ledoit_wolf",
+    shrinkage: Shrinkage = "ledoit_wolf",
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
 ) -> list[GraphScore]:
@@ -199,29 +200,15 @@ def compare_graphs(
             )
         shared[name] = samples, blocks, problem.network
     count = len(next(iter(shared.values()))[0])
-    labels = group_labels(count, groups).numpy()
-    kinds = np.unique(labels)
-    if len(kinds) < folds:
-        raise BatchError(f"{len(kinds)} groups of samples do not make {folds} folds")
-    order = np.random.default_rng(seed).permutation(kinds)
-    parts = [torch.from_numpy(np.isin(labels, part)) for part in np.array_split(order, folds)]
-    scores = {name: crossvalidated(*value, parts, shrinkage) for name, value in shared.items()}
+    labels = group_labels(count, groups)
+    parts = make_folds(labels, folds, seed)
+    scores = {name: crossvalidated(*value, parts, shrinkage, labels) for name, value in shared.items()}
     samples, blocks, network = next(iter(shared.values()))
-    alone = crossvalidated(samples, blocks, nx.create_empty_copy(network), parts, shrinkage)
+    alone = crossvalidated(samples, blocks, nx.create_empty_copy(network), parts, shrinkage, labels)
     rows = []
     for name, own in scores.items():
-        gain = (own - alone).numpy()
+        gain = own - alone
         rows.append(
-            GraphScore(name, own.mean().item(), float(gain.mean()), _bootstrap(gain, labels, seed), count)
+            GraphScore(name, own.mean().item(), gain.mean().item(), bootstrap(gain, labels, seed), count)
         )
     return sorted(rows, key=lambda row: -row.log_likelihood)
-
-
-def _bootstrap(values: np.ndarray, labels: np.ndarray, seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean, resampling groups."""
-    kinds, index = np.unique(labels, return_inverse=True)
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    chosen = np.random.default_rng(seed).integers(0, len(kinds), (draws, len(kinds)))
-    means = sums[chosen].sum(1) / counts[chosen].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
