@@ -8,18 +8,22 @@ from .selection import Selection, select_covariance
 from .shrinkage import shrunk_covariance
 from .single_view import fit_single_view
 from .structure import GraphScore, compare_graphs, learn_structure
+from .symmetry import Stationary, Symmetry, mirror
 
 __all__ = [
     "FeatureMoments",
     "Fit",
     "GraphScore",
     "Selection",
+    "Stationary",
+    "Symmetry",
     "compare_graphs",
     "fit",
     "fit_moments",
     "fit_score",
     "fit_single_view",
     "learn_structure",
+    "mirror",
     "select_covariance",
     "shrunk_covariance",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import networkx as nx
 import torch
 from torch import Tensor
 
@@ -52,8 +53,8 @@ class Stationary:
     features.
 
     Shifts of a finite row are no group, so there is no orbit to average over: moments are averaged over all pairs of
-    one displacement. That may leave the whole indefinite; the blocks between trajectories then shrink by as little as
-    makes it positive definite, which keeps equal what is equal (clipped eigenvalues would not).
+    one displacement. That may leave the cliques of the graph indefinite; the blocks between trajectories then shrink by
+    as little as makes them positive definite, which keeps equal what is equal (clipped eigenvalues would not).
 
     >>> Stationary({k: 24 * k for k in range(4)}).positions[2]
     48
@@ -95,17 +96,18 @@ class Ties(NamedTuple):
     group: list[Tensor]  # orthogonal (P, P), closed under products, the identity first
     displacements: list[list[tuple[Tensor, Tensor]]]  # classes of row pairs whose blocks are equal
     blocks: Mapping[Name, Tensor]
+    sets: list[list[Name]]  # cliques of a chordal graph that has all edges: what has to be positive definite
 
     def moments(self, mean: Tensor, covariance: Tensor) -> Tied:
-        """The closest moments (averages) that obey the symmetries, positive definite where `covariance` is.
+        """The closest moments (averages) that obey the symmetries, positive definite on all cliques.
 
         The covariance is taken about the tied mean: differences of means that the symmetry denies are variance.
         """
-        second = covariance + mean[:, None] * mean
-        mean, second = (self._average(x) for x in (mean, second))
-        covariance = second - mean[:, None] * mean
+        tied = self._average(mean)
+        off = mean - tied
+        covariance = self._average(covariance + off[:, None] * off)
         between = self._excess(covariance) if self.displacements else 0.0
-        return Tied(mean, shrink_between(covariance, self.blocks, between), between)
+        return Tied(tied, shrink_between(covariance, self.blocks, between), between)
 
     def precision(self, precision: Tensor) -> Tensor:
         """Without what rounding and stopping left over, where the symmetries are a group of rotations."""
@@ -137,13 +139,16 @@ class Ties(NamedTuple):
         return x
 
     def _excess(self, covariance: Tensor) -> float:
+        """How much blocks between trajectories have to shrink, for every clique of `sets` to be positive definite."""
         rows = next(iter(self.blocks.values()))
         values, vectors = torch.linalg.eigh(covariance[rows[:, None], rows])
         root = (vectors * values.clamp_min(1e-12 * values[-1].item()).rsqrt()) @ vectors.mT
-        whitener = torch.zeros_like(covariance)
-        for rows in self.blocks.values():
-            whitener[rows[:, None], rows] = root
-        least = torch.linalg.eigvalsh(whitener @ covariance @ whitener)[0].item()
+        least = 1.0
+        for nodes in self.sets:
+            rows = torch.cat([self.blocks[name] for name in nodes])
+            whitener = torch.block_diag(*[root] * len(nodes))
+            values = torch.linalg.eigvalsh(whitener @ covariance[rows[:, None], rows] @ whitener)
+            least = min(least, values[0].item())
         return 0.0 if least >= LEAST else 1 - (1 - LEAST) / (1 - least)
 
 
@@ -164,7 +169,9 @@ def bind_ties(ties: Tie | Sequence[Tie] | None, problem: Problem) -> Ties | None
         raise ParameterError(f"ties has {len(stationary)} Stationary entries; one says it all")
     rotations = [_rotation(tie, problem) for tie in listed if isinstance(tie, Symmetry)]
     displacements = _displacements(stationary[0], problem) if stationary else []
-    return Ties(_closure(rotations, problem.size), displacements, problem.blocks)
+    chordal, _ = nx.complete_to_chordal_graph(problem.network)
+    sets = [list(clique) for clique in nx.find_cliques(chordal)]
+    return Ties(_closure(rotations, problem.size), displacements, problem.blocks, sets)
 
 
 def describe_ties(ties: Tie | Sequence[Tie] | None) -> list[str]:
