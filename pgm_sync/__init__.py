@@ -113,7 +113,9 @@ __all__ = [
     "SparseMap",
     "Stationary",
     "Symmetry",
+    "canonical_features",
     "chain_graph",
+    "choose_features",
     "compare_graphs",
     "compile",
     "complete_graph",
@@ -126,6 +128,7 @@ __all__ = [
     "learn_structure",
     "margin",
     "mirror",
+    "pca_features",
     "ring_graph",
     "sample",
     "sampling_steps",
@@ -149,7 +152,10 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
-    "learning": "FeatureMoments Fit Stationary Symmetry compare_graphs fit learn_structure mirror",
+    "learning": (
+        "FeatureMoments Fit Stationary Symmetry canonical_features choose_features compare_graphs fit "
+        "learn_structure mirror pca_features"
+    ),
     "levels": "NoiseLevel",
     "maps": (
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "

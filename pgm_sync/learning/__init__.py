@@ -1,6 +1,7 @@
 """Learning potentials, and graphs, from data."""
 
 from .fit import fit
+from .learned_features import FeatureChoice, FeatureScore, canonical_features, choose_features, pca_features
 from .moments import FeatureMoments, fit_moments
 from .record import Fit
 from .score_matching import fit_score
@@ -11,12 +12,16 @@ from .structure import GraphScore, compare_graphs, learn_structure
 from .symmetry import Stationary, Symmetry, mirror
 
 __all__ = [
+    "FeatureChoice",
     "FeatureMoments",
+    "FeatureScore",
     "Fit",
     "GraphScore",
     "Selection",
     "Stationary",
     "Symmetry",
+    "canonical_features",
+    "choose_features",
     "compare_graphs",
     "fit",
     "fit_moments",
@@ -24,6 +29,7 @@ __all__ = [
     "fit_single_view",
     "learn_structure",
     "mirror",
+    "pca_features",
     "select_covariance",
     "shrunk_covariance",
 ]

@@ -173,7 +173,7 @@ def test_batches_take_ties():
 
 
 def test_single_views_take_ties_and_may_be_the_denoisers_own_samples():
-    """A denoiser whose prior is lopsided noise around an exponential kernel: mirrored potentials, close to the truth."""
+    """A denoiser whose prior is an exponential kernel: mirrored potentials, close to the truth."""
     from diffusers import DDIMScheduler
 
     width, length = 12, 8.0
