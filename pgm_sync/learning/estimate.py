@@ -21,7 +21,8 @@ from .symmetry import Ties
 FOLDS = 5
 # What shrinkage="heldout" chooses from: of all correlations, and of those between nodes on top
 CHOICES: tuple[str | float, ...] = ("none", "oas", "ledoit_wolf", 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7)
-BETWEEN = (0.0, 0.03, 0.1, 0.2, 0.4, 0.7)
+STARTS = (0.0, 0.4)
+BETWEEN = (0.0, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9)
 
 
 class Estimate(NamedTuple):
@@ -122,7 +123,8 @@ def choose_shrinkage(
             return -math.inf
         return score if math.isfinite(score) else -math.inf
 
-    best = best_of([(overall, 0.0) for overall in CHOICES])
+    # two starts: without any between nodes, independence may look better than every moderate intensity
+    best = best_of([(overall, between) for between in STARTS for overall in CHOICES])
     while len(blocks) > 1:
         again = best_of([(best[0], between) for between in BETWEEN])
         again = best_of([again, *((overall, again[1]) for overall in CHOICES)])

@@ -6,20 +6,24 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import networkx as nx
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ParameterError, UnsupportedError
+from ..errors import ConvergenceError, CovarianceError, ParameterError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import DCT, Features, LinearMap
 from ..potentials import JointGaussian
-from .estimate import bootstrap, estimate_model, information_gain
+from .estimate import BETWEEN, CHOICES, bootstrap, estimate_model, information_gain
 from .estimate import folds as make_folds
 from .problem import contents, features, group_labels, pose
 from .shrinkage import Shrinkage
 
 COMPONENTS = 64
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
+RIDGE_FOLDS = 3
+RIDGE_BETWEEN = (0.0, 0.4, 0.7, 0.9)  # shrinkage, of which the best counts for a ridge
 DEPENDENT = 1e-6  # squared length, of 1, that is left of a direction by those taken before it
 
 Take = Callable[[int], dict[Name, LinearMap]]  # the best so many features of every trajectory
@@ -34,7 +38,8 @@ def pca_features(graph: FactorGraph, data: Mapping[Name, Any], count: int) -> Fa
     Raises as `fit` on data, ParameterError where the data do not span `count` directions, UnsupportedError for fitted
     factors.
     """
-    return with_features(graph, _principal_features(graph, _whole(graph, data))(count))
+    whole = _whole(graph, data)
+    return with_features(graph, _principal_features(graph, whole, torch.zeros(0), 0)(count))
 
 
 def canonical_features(
@@ -44,6 +49,8 @@ def canonical_features(
     *,
     components: int = COMPONENTS,
     ridge: float | None = None,
+    groups: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
 ) -> FactorGraph:
     """The `count` directions of every trajectory that say most about its neighbours [Hotelling1936]_.
 
@@ -57,52 +64,105 @@ def canonical_features(
     components
         principal components of each trajectory within which directions are sought.
     ridge
-        added to the variance of every component, relative to the mean variance of its numbers; directions of little
-        variance, in which few samples are correlated by chance, then count less. By default as Ledoit and Wolf would
-        shrink them.
+        added to the variance of every component, in units of the mean variance of a trajectory's numbers [Vinod1976]_.
+        From few samples, directions of little variance are correlated by chance; with a large ridge the directions
+        become those of largest covariance. By default chosen by cross-validation, for the most information captured on
+        samples not seen.
+    groups, seed
+        of the samples, for the folds of that choice.
 
     Raises as `pca_features`, and ParameterError where all edges of a trajectory together have fewer directions.
     """
-    take = _canonical_features(graph, _whole(graph, data), components, ridge)
-    return with_features(graph, take(count))
+    whole = _whole(graph, data)
+    labels = group_labels(len(next(iter(whole.values()))), groups)
+    return with_features(graph, _canonical_features(graph, whole, labels, seed, components, ridge)(count))
 
 
-def _cosine_features(graph: FactorGraph, whole: Mapping[Name, Tensor]) -> Take:
+def _cosine_features(graph: FactorGraph, whole: Mapping[Name, Tensor], labels: Tensor, seed: int) -> Take:
     return lambda count: {name: DCT(graph.shape(name), count) for name in whole}
 
 
-def _principal_features(graph: FactorGraph, whole: Mapping[Name, Tensor]) -> Take:
+def _principal_features(graph: FactorGraph, whole: Mapping[Name, Tensor], labels: Tensor, seed: int) -> Take:
     bases = {name: _principal(x.flatten(1).double()) for name, x in whole.items()}
     return lambda count: {name: _as_features(graph, name, basis, count) for name, basis in bases.items()}
 
 
 def _canonical_features(
-    graph: FactorGraph, whole: Mapping[Name, Tensor], components: int = COMPONENTS, ridge: float | None = None
+    graph: FactorGraph,
+    whole: Mapping[Name, Tensor],
+    labels: Tensor,
+    seed: int,
+    components: int = COMPONENTS,
+    ridge: float | None = None,
 ) -> Take:
-    bases, scores, variances = {}, {}, {}
+    network = pose(graph).network
+    bases, scores, units = {}, {}, {}
     for name, x in whole.items():
         flat = x.flatten(1).double()
         centred = flat - flat.mean(0)
         bases[name] = _principal(flat)[:components]  # (r, D)
         scores[name] = centred @ bases[name].mT
-        own = scores[name].mT @ scores[name] / len(flat)
-        extra = (_ledoit_wolf_ridge(centred) if ridge is None else ridge) * centred.square().mean()
-        variances[name] = own + extra * torch.eye(len(own), dtype=own.dtype)
-    found: dict[Name, list[tuple[float, Tensor]]] = {name: [] for name in whole}
-    for a, b in pose(graph).network.edges:
-        first, second = _inverse_root(variances[a]), _inverse_root(variances[b])
-        cross = scores[a].mT @ scores[b] / len(scores[a])
-        u, rho, v = torch.linalg.svd(first @ cross @ second, full_matrices=False)
-        found[a] += zip(rho.tolist(), u.mT @ first @ bases[a], strict=False)
-        found[b] += zip(rho.tolist(), v @ second @ bases[b], strict=False)
-    ordered = {
+        units[name] = centred.square().mean().item()
+
+    def take(count: int) -> dict[Name, LinearMap]:
+        if count < 1:
+            raise ParameterError(f"{count} features asked for; at least 1", count=count)
+        chosen = ridge
+        if chosen is None:
+            chosen = max(
+                RIDGES, key=lambda value: _captured(network, scores, units, count, value, labels, seed)
+            )
+        found = _canonical_directions(network, scores, units, chosen)
+        return {name: _as_features(graph, name, rows @ bases[name], count) for name, rows in found.items()}
+
+    return take
+
+
+def _canonical_directions(
+    network: nx.Graph, scores: Mapping[Name, Tensor], units: Mapping[Name, float], ridge: float
+) -> dict[Name, Tensor]:
+    """Orthonormal directions ``(<= r, r)`` of every node among its components ``(n, r)``, those of all its edges."""
+    centred = {name: x - x.mean(0) for name, x in scores.items()}
+    roots = {}
+    for name, x in centred.items():
+        own = x.mT @ x / len(x)
+        roots[name] = _inverse_root(own + ridge * units[name] * torch.eye(len(own), dtype=own.dtype))
+    found: dict[Name, list[tuple[float, Tensor]]] = {name: [] for name in scores}
+    for a, b in network.edges:
+        cross = centred[a].mT @ centred[b] / len(centred[a])
+        u, rho, v = torch.linalg.svd(roots[a] @ cross @ roots[b], full_matrices=False)
+        found[a] += zip(rho.tolist(), u.mT @ roots[a], strict=True)
+        found[b] += zip(rho.tolist(), v @ roots[b], strict=True)
+    return {
         name: _orthonormal([row for _, row in sorted(pairs, key=lambda pair: -pair[0])])
         for name, pairs in found.items()
     }
-    return lambda count: {name: _as_features(graph, name, rows, count) for name, rows in ordered.items()}
 
 
-KINDS: dict[str, Callable[[FactorGraph, Mapping[Name, Tensor]], Take]] = {
+def _captured(
+    network: nx.Graph,
+    scores: Mapping[Name, Tensor],
+    units: Mapping[Name, float],
+    count: int,
+    ridge: float,
+    labels: Tensor,
+    seed: int,
+) -> float:
+    """Information in nats that `count` canonical directions capture on samples not seen."""
+    totals = dict.fromkeys(RIDGE_BETWEEN, 0.0)
+    for part in make_folds(labels, RIDGE_FOLDS, seed, fewest=2):
+        found = _canonical_directions(network, {name: x[~part] for name, x in scores.items()}, units, ridge)
+        seen = {name: x @ found[name][:count].mT for name, x in scores.items()}
+        rows = torch.arange(sum(x.shape[1] for x in seen.values())).split([x.shape[1] for x in seen.values()])
+        blocks = dict(zip(seen, rows, strict=True))
+        samples = torch.cat(list(seen.values()), 1)
+        for between in totals:
+            model = estimate_model(samples[~part], ("ledoit_wolf", between), network, blocks)
+            totals[between] += information_gain(samples[part], model, blocks).sum().item()
+    return max(totals.values())
+
+
+KINDS: dict[str, Callable[[FactorGraph, Mapping[Name, Tensor], Tensor, int], Take]] = {
     "dct": _cosine_features,
     "pca": _principal_features,
     "cca": _canonical_features,
@@ -118,11 +178,12 @@ class FeatureScore(NamedTuple):
     information: float  # nats per joint sample: log density of the joint model over its own independent nodes
     interval: tuple[float, float]  # 95 %, bootstrapped over groups
     behind: tuple[float, float]  # 95 % of what the best row has more, paired
+    shrinkage: Shrinkage
     samples: int
 
 
 class FeatureChoice(NamedTuple):
-    """What `choose_features` found."""
+    """What `choose_features` found; ``fit(choice.graph, data, shrinkage=choice.shrinkage)`` goes on from there."""
 
     graph: FactorGraph  # with the best features, learned on all data; not fitted
     rows: list[FeatureScore]  # best first
@@ -132,11 +193,16 @@ class FeatureChoice(NamedTuple):
         """The row that was chosen."""
         return self.rows[0]
 
+    @property
+    def shrinkage(self) -> Shrinkage:
+        """For a fit to the same data; learned features are correlated more in these than in others."""
+        return self.best.shrinkage
+
     def __str__(self) -> str:
         head = ["features", "per node", "nats", "95 %", "behind the best, 95 %"]
         body = [
             [
-                f"{row.kind} {row.count}",
+                f"{row.kind} {row.number}",
                 f"{row.features}",
                 f"{row.information:.3f}",
                 _span(row.interval),
@@ -156,7 +222,7 @@ def choose_features(
     data: Mapping[Name, Any],
     candidates: Mapping[str, Sequence[int]],
     *,
-    shrinkage: Shrinkage = "ledoit_wolf",
+    shrinkage: Shrinkage = "heldout",
     folds: int = 5,
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -169,6 +235,11 @@ def choose_features(
     information captured per joint sample (Eq. 3), whatever the units. It is estimated by cross-validation: features,
     shrinkage and potentials are learned without the samples they are scored on. More features can only capture more,
     but have more to learn: there is a best number.
+
+    Canonical directions are correlated more in the samples they were found in than in others, and a fit to the same
+    samples has to shrink more than these samples by themselves tell. With ``shrinkage="heldout"`` it is chosen here,
+    where the features too are found again in every fold (for a fold, by what is best on the other folds), and handed on as
+    `FeatureChoice.shrinkage`. Fisher's intervals of such a fit are too narrow; use other samples where they matter.
 
     Parameters
     ----------
@@ -194,31 +265,55 @@ def choose_features(
     n = len(next(iter(whole.values())))
     labels = group_labels(n, groups)
     parts = make_folds(labels, folds, seed)
-    gains = {pair: torch.zeros(n, dtype=torch.float64) for pair in pairs}
+    tried: list[Shrinkage] = (
+        list(itertools.product(CHOICES, BETWEEN)) if shrinkage == "heldout" else [shrinkage]
+    )
+    gains = {pair: torch.full((len(tried), n), -torch.inf, dtype=torch.float64) for pair in pairs}
     sizes: dict[tuple[str, int], int] = {}
     for part, kind in tqdm(
         list(itertools.product(parts, candidates)), desc="choose features", disable=not progress
     ):
-        take = KINDS[kind](graph, {name: x[~part] for name, x in whole.items()})
+        take = KINDS[kind](graph, {name: x[~part] for name, x in whole.items()}, labels[~part], seed)
         for count in candidates[kind]:
             problem = pose(with_features(graph, take(count)))
             problem.require_whole("choose_features")
             samples = features(problem, whole)
-            model = estimate_model(
-                samples[~part], shrinkage, problem.network, problem.blocks, labels[~part], seed
-            )
-            gains[kind, count][part] = information_gain(samples[part], model, problem.blocks)
             sizes[kind, count] = max(len(rows) for rows in problem.blocks.values())
-    best = max(pairs, key=lambda pair: gains[pair].mean().item())
+            for k, choice in enumerate(tried):
+                try:
+                    model = estimate_model(samples[~part], choice, problem.network, problem.blocks)
+                except (CovarianceError, ConvergenceError):
+                    if len(tried) == 1:
+                        raise
+                    continue
+                gains[kind, count][k, part] = information_gain(samples[part], model, problem.blocks)
+    scores = {pair: _by_other_folds(gain, parts) for pair, gain in gains.items()}
+    best = max(pairs, key=lambda pair: scores[pair].mean().item())
     rows = [
         FeatureScore(
-            kind, count, sizes[kind, count], gain.mean().item(), bootstrap(gain, labels, seed),
-            bootstrap(gains[best] - gain, labels, seed), n,
+            kind, count, sizes[kind, count], score.mean().item(), bootstrap(score, labels, seed),
+            bootstrap(scores[best] - score, labels, seed), tried[int(gains[kind, count].mean(1).argmax())], n,
         )
-        for (kind, count), gain in gains.items()
+        for (kind, count), score in scores.items()
     ]  # fmt: skip
-    chosen = with_features(graph, KINDS[best[0]](graph, whole)(best[1]))
+    chosen = with_features(graph, KINDS[best[0]](graph, whole, labels, seed)(best[1]))
     return FeatureChoice(chosen, sorted(rows, key=lambda row: -row.information))
+
+
+def _by_other_folds(gains: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Of every choice ``(K, n)``, for each fold those of the choice that is best on all other folds, ``(n)``.
+
+    Raises CovarianceError where every choice left the moments of some fold singular.
+    """
+    gains = gains[torch.isfinite(gains).all(1)]
+    if not len(gains):
+        raise CovarianceError(
+            "no shrinkage makes the moments of every fold positive definite; leave constants out"
+        )
+    out = gains[0].clone()
+    for part in parts:
+        out[part] = gains[int(gains[:, ~part].mean(1).argmax()), part]
+    return out
 
 
 def with_features(graph: FactorGraph, maps: Mapping[Name, LinearMap]) -> FactorGraph:
@@ -290,13 +385,6 @@ def _orthonormal(directions: Sequence[Tensor]) -> Tensor:
 def _inverse_root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp_min(1e-12 * values[-1].item()).rsqrt()) @ vectors.mT
-
-
-def _ledoit_wolf_ridge(centred: Tensor) -> float:
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
-    intensity = float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True))
-    return min(intensity / max(1 - intensity, 1e-3), 1e3)
 
 
 def _span(interval: tuple[float, float]) -> str:
