@@ -1,5 +1,6 @@
 """Learning potentials, and graphs, from data."""
 
+from .comparison import GraphLoss, GraphScore, compare_graphs
 from .fit import fit
 from .learned_features import FeatureChoice, FeatureScore, canonical_features, choose_features, pca_features
 from .moments import FeatureMoments, fit_moments
@@ -8,7 +9,7 @@ from .score_matching import fit_score
 from .selection import Selection, select_covariance
 from .shrinkage import shrunk_covariance
 from .single_view import fit_single_view
-from .structure import GraphScore, compare_graphs, learn_structure
+from .structure import learn_structure
 from .symmetry import Stationary, Symmetry, mirror
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FeatureMoments",
     "FeatureScore",
     "Fit",
+    "GraphLoss",
     "GraphScore",
     "Selection",
     "Stationary",

@@ -238,8 +238,9 @@ def choose_features(
 
     Canonical directions are correlated more in the samples they were found in than in others, and a fit to the same
     samples has to shrink more than these samples by themselves tell. With ``shrinkage="heldout"`` it is chosen here,
-    where the features too are found again in every fold (for a fold, by what is best on the other folds), and handed on as
-    `FeatureChoice.shrinkage`. Fisher's intervals of such a fit are too narrow; use other samples where they matter.
+    where the features too are found again in every fold (for a fold, by what is best on the others), and handed on
+    as `FeatureChoice.shrinkage`. Fisher's intervals of such a fit are too narrow; use other samples where they
+    matter.
 
     Parameters
     ----------

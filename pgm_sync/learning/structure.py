@@ -1,10 +1,10 @@
-"""Which trajectories to join: learned graphs, and candidate graphs compared on held-out data (Eq. 18)."""
+"""Which trajectories to join, learned from joint samples (Eq. 18)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -15,8 +15,7 @@ from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import Identity, LinearMap
 from ..potentials import JointGaussian
-from .estimate import bootstrap, crossvalidated, shrunk_moments
-from .estimate import folds as make_folds
+from .estimate import shrunk_moments
 from .moments import fit_moments
 from .problem import features, group_labels, pose
 from .shrinkage import Shrinkage
@@ -152,63 +151,3 @@ def _record(method: str, information: nx.Graph, network: nx.Graph) -> dict[str, 
         "edges": [[repr(a), repr(b)] for a, b in network.edges],
         "mutual_information": [[repr(a), repr(b), w] for a, b, w in information.edges(data="weight")],
     }
-
-
-class GraphScore(NamedTuple):
-    """A row of `compare_graphs`: nats per joint sample, held out."""
-
-    name: str
-    log_likelihood: float
-    gain: float  # over independent trajectories
-    interval: tuple[float, float]  # 95 %, of the gain, bootstrapped over groups
-    samples: int
-
-
-def compare_graphs(
-    candidates: Mapping[str, FactorGraph],
-    data: Mapping[Name, Any],
-    *,
-    folds: int = 5,
-    shrinkage: Shrinkage = "ledoit_wolf",
-    groups: Sequence[int] | Tensor | None = None,
-    seed: int = 0,
-) -> list[GraphScore]:
-    """Candidate graphs by cross-validated log-likelihood of joint samples, best first.
-
-    Every candidate has unfitted `JointGaussian` factors over the same features of the same trajectories (otherwise
-    densities cannot be compared); each is fitted on all folds but one and scored on that.
-
-    Raises ParameterError (features differ, fewer than 2 folds), BatchError (fewer groups than folds), and as `fit`.
-    """
-    if folds < 2:
-        raise ParameterError(f"folds={folds} is not at least 2", folds=folds)
-    if not candidates:
-        raise ParameterError("candidates is empty; give {name: graph}")
-    shared: dict[str, tuple[Tensor, dict[Name, Tensor], nx.Graph]] = {}
-    first: tuple[str, dict[Name, int]] | None = None
-    for name, graph in candidates.items():
-        problem = pose(graph)
-        samples, blocks = features(problem, data), problem.blocks
-        sizes = {node: len(rows) for node, rows in blocks.items()}
-        if first is None:
-            first = name, sizes
-        elif sizes != first[1]:
-            raise ParameterError(
-                f"candidate {name!r} sees features {sizes}, {first[0]!r} sees {first[1]}; give all graphs factors on "
-                "the same trajectories through the same maps",
-                name=name,
-            )
-        shared[name] = samples, blocks, problem.network
-    count = len(next(iter(shared.values()))[0])
-    labels = group_labels(count, groups)
-    parts = make_folds(labels, folds, seed)
-    scores = {name: crossvalidated(*value, parts, shrinkage, labels) for name, value in shared.items()}
-    samples, blocks, network = next(iter(shared.values()))
-    alone = crossvalidated(samples, blocks, nx.create_empty_copy(network), parts, shrinkage, labels)
-    rows = []
-    for name, own in scores.items():
-        gain = own - alone
-        rows.append(
-            GraphScore(name, own.mean().item(), gain.mean().item(), bootstrap(gain, labels, seed), count)
-        )
-    return sorted(rows, key=lambda row: -row.log_likelihood)
