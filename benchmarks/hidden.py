@@ -12,7 +12,8 @@ import torch
 from tqdm import tqdm
 
 import pgm_sync as ps
-from pgm_sync.learning.moments import estimate_model, log_density
+from pgm_sync.learning.estimate import estimate_model, log_density
+from pgm_sync.learning.hidden import HiddenModel, estimate_hidden
 from pgm_sync.learning.problem import features, pose
 from pgm_sync.zoo import wide_crops
 
@@ -63,13 +64,15 @@ def build(quick: bool) -> str:
     train, heldout = (features(pose(graphs["chain"]), windows[part]) for part in ("train", "test"))
     size = train.shape[1] // COUNT
     blocks = pose(graphs["chain"]).blocks
-    alone = log_density(heldout, estimate_model(train, "ledoit_wolf", nx.empty_graph(COUNT), blocks))
+    alone = log_density(heldout, *estimate_model(train, "ledoit_wolf", nx.empty_graph(COUNT), blocks)[:2])
     rows: list[list[object]] = [["graph", "factors", "free parameters", "gain, nats", "95 %", "iterations"]]
     for name, graph in tqdm(graphs.items()):
         problem = pose(graph)
         hidden = ["style"] if "style" in problem.blocks else []
-        found = estimate_model(train, "ledoit_wolf", problem.network, problem.blocks, hidden)
-        gain = (log_density(heldout, found) - alone).numpy()
+        arguments = (train, "ledoit_wolf", problem.network, problem.blocks)
+        found = estimate_hidden(*arguments, hidden) if hidden else estimate_model(*arguments)
+        model = found.observed if isinstance(found, HiddenModel) else found[:2]
+        gain = (log_density(heldout, *model) - alone).numpy()
         means = np.bincount(index, gain)[chosen].sum(1) / np.bincount(index)[chosen].sum(1)
         low, high = np.quantile(means, [0.025, 0.975])
         style = len(problem.blocks.get("style", ()))

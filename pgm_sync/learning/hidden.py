@@ -12,8 +12,10 @@ from torch import Tensor
 from ..errors import ConvergenceError
 from ..graph.factor_graph import Name
 from ..score import find_carriers
+from .estimate import shrunk_moments
 from .problem import Problem
 from .selection import select_covariance
+from .shrinkage import Shrinkage
 
 START = 0.9  # correlation of a hidden variable with the principal components it starts from
 
@@ -23,6 +25,45 @@ class Completed(NamedTuple):
 
     precision: Tensor  # (P, P)
     trace: list[float]  # log likelihood per sample of the observed features, in nats, per iteration
+
+
+class HiddenModel(NamedTuple):
+    """A joint Gaussian of all features, hidden ones included, and how it was found."""
+
+    mean: Tensor  # (P,), 0 for hidden ones
+    precision: Tensor  # (P, P)
+    seen: Tensor  # (O,) the features that data show
+    intensity: float  # of shrinkage
+    trace: list[float]  # of expectation maximisation
+
+    @property
+    def observed(self) -> tuple[Tensor, Tensor]:
+        """Mean and precision of what is seen."""
+        covariance = torch.linalg.inv(self.precision)[self.seen[:, None], self.seen]
+        return self.mean[self.seen], torch.linalg.inv(covariance)
+
+
+def estimate_hidden(
+    samples: Tensor,
+    shrinkage: Shrinkage,
+    network: nx.Graph,
+    blocks: Mapping[Name, Tensor],
+    hidden: Sequence[Name],
+    labels: Tensor | None = None,
+    seed: int = 0,
+) -> HiddenModel:
+    """The maximum-likelihood Gaussian under a graph from ``(n, O)`` features of all nodes but the `hidden` ones."""
+    columns, start = {}, 0
+    for name, rows in blocks.items():
+        if name not in hidden:
+            columns[name] = torch.arange(start, start + len(rows))
+            start += len(rows)
+    # what is seen has no zeros once the hidden are integrated out
+    moments = shrunk_moments(samples, shrinkage, nx.complete_graph(list(columns)), columns, labels, seed)
+    seen = torch.cat([blocks[name] for name in columns])
+    mean = samples.new_zeros(sum(len(rows) for rows in blocks.values())).index_copy(0, seen, moments.mean)
+    found = complete(moments.covariance, network, blocks, hidden)
+    return HiddenModel(mean, found.precision, seen, moments.intensity, found.trace)
 
 
 def unobserved(problem: Problem, data: Mapping[Name, Any]) -> list[Name]:
