@@ -84,7 +84,7 @@ def complete(
     network: nx.Graph,
     blocks: Mapping[Name, Tensor],
     hidden: Sequence[Name],
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     most_iterations: int = 2000,
 ) -> Completed:
     """The maximum-likelihood Gaussian under a graph some of whose nodes are never seen (Dempster, Laird, Rubin 1977).
