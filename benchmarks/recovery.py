@@ -244,10 +244,9 @@ def selection(quick: bool) -> str:
 
 def build(quick: bool) -> str:
     errors, coverage = accuracy(quick)
-    return f"""Root mean square error of correlations, over the efficient bound (Cramer-Rao) given the
-graph; 95 % bootstrap intervals over 200 data sets (100 from
-n = 5000; heldout: 25). Correlations of edges are .8 to .2, of both signs.
-"none" is maximum likelihood, which on edges is the sample correlation.
+    return f"""Root mean square error of correlations, over the efficient bound (Cramer-Rao) given the graph;
+95 % bootstrap intervals over 200 data sets (100 from n = 5000; heldout: 25). Correlations of edges are .8 to .2, of
+both signs. "none" is maximum likelihood, which on edges is the sample correlation.
 
 {errors}
 

@@ -88,8 +88,8 @@ def fit_moments(
     shrinkage
         "ledoit_wolf", "oas", "none" or an intensity in [0, 1]: all correlations times ``1 - intensity``. Two of these,
         ``("oas", 0.2)``: correlations between different trajectories by the second on top. "heldout": the two with
-        the best cross-validated likelihood under the graph (``details["shrinkage_compared"]``); about 30 times the
-        work of a fit, and worth it for few samples or many features.
+        the best cross-validated likelihood under the graph (``details["shrinkage_compared"]``); some two hundred
+        fits, and worth it for few samples or many features.
     heldout
         share of the samples (of the groups, where given) kept back to score the fit; 0 for none. The potentials are
         then refitted on all samples.

@@ -93,10 +93,10 @@ def test_a_node_with_several_neighbours_has_one_map_for_all():
 
 def test_the_choice_is_the_information_of_the_model():
     """A chain of three: 2 edges of -log(1 - .9^2) / 2 nats, in one direction per node out of six."""
-    data = hidden(1000, 0.9, nodes=3)
+    data = hidden(800, 0.9, nodes=3)
     graph = ps.chain_graph(3, SHAPE)
     kinds = {"dct": [1], "pca": [1, 5, 6], "cca": [1, 3]}
-    choice = ps.choose_features(graph, data, kinds, shrinkage="none", folds=3)
+    choice = ps.choose_features(graph, data, kinds, shrinkage="none", folds=2)
     assert (choice.best.kind, choice.best.number) == ("cca", 1)
     truth = -math.log(1 - 0.81)
     assert choice.best.interval[0] < truth < choice.best.interval[1]
@@ -120,13 +120,13 @@ def test_features_are_learned_without_the_samples_they_are_scored_on():
     choice = ps.choose_features(graph, data, {"cca": [1]}, shrinkage="none")
     assert choice.best.information < 0
     # and shrinkage knows of it, whereas the features' own samples would ask for little
-    assert ps.choose_features(graph, data, {"cca": [1]}, folds=3).shrinkage[1] >= 0.7
+    assert ps.choose_features(graph, data, {"cca": [1]}, folds=2).shrinkage[1] >= 0.7
 
 
 def test_the_ridge_is_chosen_on_samples_not_seen():
     """20 samples of 6 numbers: without a ridge the directions of least variance correlate by chance."""
     gains = []
-    for seed in range(5):
+    for seed in range(3):
         x = torch.randn(520, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         y = torch.randn(520, 6, generator=torch.Generator().manual_seed(100 + seed), dtype=torch.float64)
         y[:, 0] = 0.8 * x[:, 0] + 0.6 * y[:, 0]

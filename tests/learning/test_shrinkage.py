@@ -52,12 +52,12 @@ def test_the_choice_has_the_largest_crossvalidated_density():
 
 
 def test_it_does_not_lose_to_fixed_rules_on_fresh_samples():
-    """Weak dependence between nodes of strongly dependent features, 20 samples of 12 numbers, mean over 10 draws."""
+    """Weak dependence between nodes of strongly dependent features, 20 samples of 12 numbers, mean over 4 draws."""
     covariance = shrink_between(sample_covariance(12), BLOCKS, 0.8)
     fresh = draw(20000, 99, covariance)
     scores = {}
     for rule in ("heldout", "ledoit_wolf", "oas", 0.1):
-        models = [estimate_model(draw(20, seed, covariance), rule, COMPLETE, BLOCKS) for seed in range(10)]
+        models = [estimate_model(draw(20, seed, covariance), rule, COMPLETE, BLOCKS) for seed in range(4)]
         scores[rule] = np.mean([log_density(fresh, *m[:2]).mean().item() for m in models])
     assert scores["heldout"] > max(scores["ledoit_wolf"], scores["oas"], scores[0.1])
 
