@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         Potential,
         Quadratic,
     )
-    from .sampling import SampleResult, SamplingState, sample, sampling_steps
+    from .sampling import Langevin, Resample, SampleResult, SamplingState, sample, sampling_steps
     from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
 
 __version__ = "0.1.0"
@@ -85,6 +85,7 @@ __all__ = [
     "JacobianDenoiser",
     "JointDenoiser",
     "JointGaussian",
+    "Langevin",
     "Likelihood",
     "LinearMap",
     "Mask",
@@ -96,6 +97,7 @@ __all__ = [
     "Posterior",
     "Potential",
     "Quadratic",
+    "Resample",
     "Rotate",
     "SampleResult",
     "SamplingState",
@@ -142,7 +144,7 @@ _MODULES = {
         "SparseMap"
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
-    "sampling": "SampleResult SamplingState sample sampling_steps",
+    "sampling": "Langevin Resample SampleResult SamplingState sample sampling_steps",
     "score": "JointDenoiser epsilon_from_denoised score_from_denoised",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

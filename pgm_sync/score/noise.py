@@ -14,6 +14,7 @@ from ..errors import ParameterError, UnsupportedError
 from ..gaussian import Gaussian, cholesky
 from ..graph.factor_graph import Name
 from ..inference import infer
+from ..levels import NoiseLevel
 from .carriers import Carriers
 from .reduction import Reduction, own_prior
 
@@ -97,15 +98,15 @@ def _own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
     return Gaussian(precision + torch.diag(unseen), precision.new_zeros(size), zero)
 
 
-def likelihood(noise: FeatureNoise, snr: float | Tensor, observed: Tensor) -> Gaussian:
+def likelihood(noise: FeatureNoise, level: NoiseLevel, seen: Tensor) -> Gaussian:
     """What correlated noise adds to independent noise in Eq. 5': precision ``snr (R^{-1} - I)``.
 
-    `observed` is ``F x_t / alpha``, ``(*batch, P)``.
+    `seen` is ``F x_t``, ``(*batch, P)``. alpha may be 0, where flow schedules start.
     """
     eye = torch.eye(len(noise.covariance), dtype=torch.float64)
     excess = torch.cholesky_inverse(cholesky(noise.covariance, "the noise covariance")) - eye
-    precision = (snr * excess).to(observed)
-    return Gaussian(precision, observed @ precision, observed.new_zeros(()))
+    eta = seen @ (level.alpha / level.sigma**2 * excess).to(seen)
+    return Gaussian((level.snr * excess).to(seen), eta, seen.new_zeros(()))
 
 
 def correlate(
