@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
-    from .learning import compare_graphs, fit, learn_structure
+    from .learning import choose_noise_correlation, compare_graphs, fit, learn_structure
     from .levels import NoiseLevel
     from .maps import (
         DCT,
@@ -103,6 +103,7 @@ __all__ = [
     "SamplingState",
     "SparseMap",
     "chain_graph",
+    "choose_noise_correlation",
     "compare_graphs",
     "compile",
     "complete_graph",
@@ -137,7 +138,7 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
-    "learning": "compare_graphs fit learn_structure",
+    "learning": "choose_noise_correlation compare_graphs fit learn_structure",
     "levels": "NoiseLevel",
     "maps": (
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "

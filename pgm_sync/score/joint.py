@@ -133,6 +133,7 @@ class JointDenoiser:
             self._own[name] = own
         if self.noise is not None:
             graph.add_factor(NOISE_FACTOR, list(self.reduction.features), Likelihood())
+            self._largest_noise = torch.linalg.eigvalsh(self.noise.covariance)[-1].item()
         self._plan = compile(graph)
         size = sum(self.reduction.features[n].out_size for n in self.reduction.features)
         joint = self.posterior_covariance == "denoiser" and size <= LARGEST_JOINT and not graph.hidden
@@ -247,6 +248,11 @@ class JointDenoiser:
         if covariance is not None:
             known = _matrix(self._own[name].precision) if self._own[name].known else None
             widest = torch.inf if self._floored else 1.0
+            if known is not None and self.noise is not None and not self._floored:
+                # snr (R^{-1} - I) of Eq. 5' is negative along the largest eigenvalue of R, which Eq. 8 must pay for:
+                # with C_i^{-1} >= Sigma_ii^{-1} + snr (1 - 1 / max) again Lambda >= Sigma^{-1}
+                share = level.snr * (1 - 1 / self._largest_noise)
+                known = known + share * torch.eye(len(known), dtype=known.dtype, device=known.device)
             precision, fraction = guarded_precision(covariance, known, widest)
             capped.append(fraction)
         elif prior.ndim == 1:

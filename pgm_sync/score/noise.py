@@ -68,7 +68,7 @@ def correlated_noise(reduction: Reduction, strength: float) -> FeatureNoise | No
         return None
     sizes = [reduction.features[name].out_size for name in names]
     _check_size(sum(sizes))
-    prior = {name: _own_gaussian(reduction, name) for name in reduction.graph.trajectories}
+    prior = {name: own_gaussian(reduction, name) for name in reduction.graph.trajectories}
     joint = infer(reduction.graph, prior).joint(names).covariance
     roots = []
     for block in _blocks(joint, sizes):
@@ -82,7 +82,7 @@ def correlated_noise(reduction: Reduction, strength: float) -> FeatureNoise | No
     return FeatureNoise(names, sizes, torch.where(mask, eye, strength * correlation))
 
 
-def _own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
+def own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
     own = own_prior(reduction.graph, name)
     if not own.known:
         raise ParameterError(
@@ -91,11 +91,10 @@ def _own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
             name=name,
         )
     precision = torch.diag(own.precision) if own.precision.ndim == 1 else own.precision
-    size = len(precision)
     # Elements that no potential sees have no stated precision and no coupling: any value serves.
     unseen = (precision.diagonal() == 0).to(precision)
     zero = precision.new_zeros(())
-    return Gaussian(precision + torch.diag(unseen), precision.new_zeros(size), zero)
+    return Gaussian(precision + torch.diag(unseen), own.eta.to(precision), zero)
 
 
 def likelihood(noise: FeatureNoise, level: NoiseLevel, seen: Tensor) -> Gaussian:
