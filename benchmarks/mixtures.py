@@ -149,8 +149,8 @@ def head(n: int) -> str:
     return f"""\
 Contents of two numbers per trajectory: modes on the unit circle, spread {SPREAD}, each circle turned by {TURN}
 degrees against the last (not in NEGATIVE). Covariance learned from 5,000 joint contents, exact denoisers, {n}
-samples, DDIM, seed 0. {EVALUATIONS} evaluations of every denoiser per sample for every method: {EVALUATIONS} steps, or {few}
-with four evaluations each. c chosen by the likelihood bound on {HELDOUT} held-out contents.
+samples, DDIM, seed 0. {EVALUATIONS} evaluations of every denoiser per sample for every method: {EVALUATIONS} steps,
+or {few} with four evaluations each. c chosen by the likelihood bound on {HELDOUT} held-out contents.
 Compatible: share of samples whose modes fit, Wilson's interval. Error of modes: total variation between the
 mode tables of samples and truth, mean over edges, bootstrap interval; that of perfect samples is in the last
 row. Energy distance of root-mean-square distances, 95 % interval. SyncSDE: the best of 1/lambda in
