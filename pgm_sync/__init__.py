@@ -34,10 +34,14 @@ if TYPE_CHECKING:
         Fit,
         Stationary,
         Symmetry,
+        canonical_features,
+        choose_features,
+        choose_noise_correlation,
         compare_graphs,
         fit,
         learn_structure,
         mirror,
+        pca_features,
     )
     from .levels import NoiseLevel
     from .maps import (
@@ -64,7 +68,7 @@ if TYPE_CHECKING:
         Potential,
         Quadratic,
     )
-    from .sampling import SampleResult, SamplingState, sample, sampling_steps
+    from .sampling import Langevin, Resample, SampleResult, SamplingState, sample, sampling_steps
     from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
 
 __version__ = "0.1.0"
@@ -96,6 +100,7 @@ __all__ = [
     "JacobianDenoiser",
     "JointDenoiser",
     "JointGaussian",
+    "Langevin",
     "Likelihood",
     "LinearMap",
     "Mask",
@@ -107,6 +112,7 @@ __all__ = [
     "Posterior",
     "Potential",
     "Quadratic",
+    "Resample",
     "Rotate",
     "SampleResult",
     "SamplingState",
@@ -116,6 +122,7 @@ __all__ = [
     "canonical_features",
     "chain_graph",
     "choose_features",
+    "choose_noise_correlation",
     "compare_graphs",
     "compile",
     "complete_graph",
@@ -141,20 +148,20 @@ __all__ = [
 # Names are imported when first used (PEP 562): `pgm-sync --help` need not wait for torch.
 _MODULES = {
     "denoisers": (
-        "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser GaussianDenoiser "
-        "JacobianDenoiser MixtureDenoiser"
+        "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser "
+        "GaussianDenoiser JacobianDenoiser MixtureDenoiser"
     ),
     "errors": "PgmSyncError",
     "gaussian": "Gaussian",
     "graph": (
-        "FactorGraph chain_graph complete_graph from_trajectory_graph grid_graph ring_graph "
-        "star_graph wide_canvas"
+        "FactorGraph chain_graph complete_graph from_trajectory_graph grid_graph ring_graph star_graph "
+        "wide_canvas"
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
     "learning": (
-        "FeatureMoments Fit Stationary Symmetry canonical_features choose_features compare_graphs fit "
-        "learn_structure mirror pca_features"
+        "FeatureMoments Fit Stationary Symmetry canonical_features choose_features "
+        "choose_noise_correlation compare_graphs fit learn_structure mirror pca_features"
     ),
     "levels": "NoiseLevel",
     "maps": (
@@ -162,7 +169,7 @@ _MODULES = {
         "SparseMap"
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
-    "sampling": "SampleResult SamplingState sample sampling_steps",
+    "sampling": "Langevin Resample SampleResult SamplingState sample sampling_steps",
     "score": "JointDenoiser epsilon_from_denoised score_from_denoised",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

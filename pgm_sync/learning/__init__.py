@@ -4,6 +4,7 @@ from .comparison import GraphLoss, GraphScore, compare_graphs
 from .fit import fit
 from .learned_features import FeatureChoice, FeatureScore, canonical_features, choose_features, pca_features
 from .moments import FeatureMoments, fit_moments
+from .noise import NoiseCorrelation, choose_noise_correlation
 from .record import Fit
 from .score_matching import fit_score
 from .selection import Selection, select_covariance
@@ -19,11 +20,13 @@ __all__ = [
     "Fit",
     "GraphLoss",
     "GraphScore",
+    "NoiseCorrelation",
     "Selection",
     "Stationary",
     "Symmetry",
     "canonical_features",
     "choose_features",
+    "choose_noise_correlation",
     "compare_graphs",
     "fit",
     "fit_moments",

@@ -1,11 +1,15 @@
 """Sampling trajectories together through diffusers schedulers."""
 
 from .coordinates import Coordinates, coordinates, noise_level
+from .corrector import Langevin
+from .resampling import Resample
 from .sampler import SampleResult, SamplingState, sample, sampling_steps
 from .step_noise import step_noise
 
 __all__ = [
     "Coordinates",
+    "Langevin",
+    "Resample",
     "SampleResult",
     "SamplingState",
     "coordinates",

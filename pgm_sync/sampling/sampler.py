@@ -26,12 +26,15 @@ from ..errors import (
 )
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
-from ..score import JointDenoiser
+from ..score import JointDenoised, JointDenoiser
 from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
+from .corrector import Langevin
 from .families import require_plain_step
+from .resampling import Resample, check_memoryless, forward
 from .step_noise import step_noise
 
+AHEAD = 2**20  # random numbers drawn ahead of their use, at most
 PARTS = ("denoiser", "engine", "scheduler")
 
 
@@ -48,6 +51,7 @@ class SamplingState(NamedTuple):
     next: dict[Name, Tensor]  # x at the next, less noisy level; the samples, after the last step
     capped: float  # fraction of directions where Eq. 8 had to act
     seconds: dict[str, float]  # spent in "denoiser", "engine" and "scheduler" so far
+    evaluations: int  # of every denoiser so far, those of a corrector included
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +95,12 @@ def sample(
         only on its own seed, not on how many are drawn with it (up to the rounding of batched kernels).
     posterior_covariance, noise_correlation, couple
         as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser" or a prior variance), and c of Eq. 5'.
+    corrector
+        Langevin steps with the joint score at every level (`Langevin`), off by default. With ``posterior_covariance=
+        "annealed"`` they converge to Eq. 1; otherwise the joint score is an approximation, and so is what they sample.
+    resample
+        going back up in noise and denoising again (`Resample`), off by default. Both take their noise, of covariance R,
+        from the streams of the seeds, and both refuse multistep schedulers, whose steps depend on earlier states.
     conditions
         passed on to the denoisers: one for all, or ``{name: condition}``.
     initial_noise
@@ -120,7 +130,7 @@ def sample(
         "scheduler": type(scheduler).__name__,
         "steps": state.num_steps,
         "seeds": _seeds(seed, num_samples),
-        "denoiser_evaluations": state.num_steps * len(graph.trajectories),
+        "denoiser_evaluations": state.evaluations * len(graph.trajectories),
         "capped": sum(capped) / len(capped),
     }
     timing = {**state.seconds, "total": time.perf_counter() - start}
@@ -138,6 +148,8 @@ def sampling_steps(
     posterior_covariance: str | float = "surrogate",
     noise_correlation: float = 0.0,
     couple: bool = True,
+    corrector: Langevin | None = None,
+    resample: Resample | None = None,
     conditions: Any = None,
     initial_noise: Mapping[Name, Tensor] | None = None,
     device: torch.device | str = "cpu",
@@ -159,9 +171,17 @@ def sampling_steps(
     prediction_type(scheduler)
     require_plain_step(scheduler)
     _check_step_options(scheduler, step_options)
+    for option, value, kind in (("corrector", corrector, Langevin), ("resample", resample, Resample)):
+        if value is None:
+            continue
+        if not isinstance(value, kind):
+            raise ParameterError(f"{option}={value!r} is not a {kind.__name__}", option=option)
+        check_memoryless(scheduler, option)
     noise = _NoiseSource(joint, seeds, torch.device(device), dtype)
     first = noise.draw() if initial_noise is None else noise.given(initial_noise)
-    return _run(joint, chosen, given, scheduler, num_inference_steps, noise, first, step_options)
+    return _run(
+        joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, step_options
+    )
 
 
 @torch.no_grad()
@@ -173,6 +193,8 @@ def _run(
     num_inference_steps: int,
     noise: _NoiseSource,
     first: list[Tensor],
+    corrector: Langevin | None,
+    resample: Resample | None,
     step_options: dict[str, Any],
 ) -> Iterator[SamplingState]:
     carriers = joint.carriers
@@ -180,54 +202,105 @@ def _run(
     for own in schedulers:
         own.set_timesteps(num_inference_steps, device=noise.device)
     states = [white * initial_scale(own) for white, own in zip(first, schedulers, strict=True)]
-    clip = clipping(schedulers[0]) or (lambda denoised: denoised)
-    seconds = dict.fromkeys(PARTS, 0.0)
+    seconds, evaluations = dict.fromkeys(PARTS, 0.0), 0
     timesteps = schedulers[0].timesteps
-    for step, timestep in enumerate(timesteps):
+    passes = (resample or Resample(times=1)).passes(len(timesteps))
+    kept, opened = schedulers, None
+    for index, (step, back, opens) in enumerate(passes):
+        timestep = timesteps[step]
+        if opens and resample is not None:
+            if back:
+                assert opened is not None
+                low = noise_level(schedulers[0], timesteps[passes[index - 1].step + 1])
+                schedulers = copy.deepcopy(kept)
+                states = forward(states, noise.draw(), low, opened)
+            else:
+                kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = _Clock(seconds)
-        for own, state in zip(schedulers, states, strict=True):
-            if hasattr(own, "scale_model_input"):
-                own.scale_model_input(state, timestep)  # some schedulers insist on the call
-        level = noise_level(schedulers[0], timestep)
-        where = coordinates(schedulers[0], timestep)
-        noisy = {name: carriers.view(states, name) for name in denoisers}
-        outputs, denoised, covariances = {}, {}, {}
-        for name, denoiser in denoisers.items():
-            output, own_mean, covariance = _ask(
-                denoiser, noisy[name], level, where, conditions[name], joint.needs_covariance.get(name)
-            )
-            _check_denoised(own_mean, noisy[name], name, step)
-            outputs[name], denoised[name] = output, clip(own_mean)
-            if covariance is not None:
-                covariances[name] = covariance
-        clock.lap("denoiser")
-        result = joint(noisy, denoised, level, covariances)
-        clock.lap("engine")
+        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, clock)
+        if corrector is not None and corrector.acts(look.level):
+            for _ in range(corrector.steps):
+                joint_contents = look(states).result.carried
+                states = corrector.step(states, joint_contents, noise.draw(), look.level)
+                evaluations += 1
+                clock.lap("scheduler")
+        seen = look(states)
+        evaluations += 1
         noise.next_step()
         after = []
         for k, (carrier, own, state) in enumerate(zip(carriers.carriers, schedulers, states, strict=True)):
-            if carrier.name in outputs:
-                output = where.replace(
-                    outputs[carrier.name], state, denoised[carrier.name], result.carried[k]
-                )
+            content = seen.result.carried[k]
+            if carrier.name in seen.outputs:
+                shown = seen.denoised[carrier.name]
+                output = look.where.replace(seen.outputs[carrier.name], state, shown, content)
             else:
-                output = where.output_from_denoised(result.carried[k], state)
+                output = look.where.output_from_denoised(content, state)
             with step_noise(own, noise.of(k)):
                 after.append(own.step(output, timestep, state, return_dict=False, **step_options)[0])
         states = after
         clock.lap("scheduler")
         yield SamplingState(
-            step,
-            len(timesteps),
+            index,
+            len(passes),
             timestep,
-            level,
-            noisy,
-            denoised,
-            result.mean,
+            look.level,
+            seen.noisy,
+            seen.denoised,
+            seen.result.mean,
             {name: carriers.view(states, name) for name in carriers.views},
-            result.capped,
+            seen.result.capped,
             dict(seconds),
+            evaluations,
         )
+
+
+class _Seen(NamedTuple):
+    """What all denoisers and the engine say about one state; dictionaries by trajectory."""
+
+    noisy: dict[Name, Tensor]
+    outputs: dict[Name, Tensor]  # as the scheduler would be handed them
+    denoised: dict[Name, Tensor]  # clipped where the scheduler clips
+    result: JointDenoised
+
+
+class _Look:
+    """Joint denoising at one noise level."""
+
+    def __init__(
+        self,
+        joint: JointDenoiser,
+        denoisers: dict[Name, Denoiser],
+        conditions: dict[Name, Any],
+        schedulers: list[Any],
+        timestep: Any,
+        step: int,
+        clock: _Clock,
+    ):
+        self.joint, self.denoisers, self.conditions = joint, denoisers, conditions
+        self.schedulers, self.timestep, self.step, self.clock = schedulers, timestep, step, clock
+        self.level = noise_level(schedulers[0], timestep)
+        self.where = coordinates(schedulers[0], timestep)
+        self.clip = clipping(schedulers[0]) or (lambda denoised: denoised)
+
+    def __call__(self, states: list[Tensor]) -> _Seen:
+        for own, state in zip(self.schedulers, states, strict=True):
+            if hasattr(own, "scale_model_input"):
+                own.scale_model_input(state, self.timestep)  # some schedulers insist on the call
+        noisy = {name: self.joint.carriers.view(states, name) for name in self.denoisers}
+        wanted = self.joint.needs_covariance
+        outputs, denoised, covariances = {}, {}, {}
+        for name, denoiser in self.denoisers.items():
+            output, own_mean, covariance = _ask(
+                denoiser, noisy[name], self.level, self.where, self.conditions[name], wanted.get(name)
+            )
+            _check_denoised(own_mean, noisy[name], name, self.step)
+            outputs[name], denoised[name] = output, self.clip(own_mean)
+            if covariance is not None:
+                covariances[name] = covariance
+        self.clock.lap("denoiser")
+        result = self.joint(noisy, denoised, self.level, covariances)
+        self.clock.lap("engine")
+        return _Seen(noisy, outputs, denoised, result)
 
 
 def _ask(
@@ -274,16 +347,26 @@ class _NoiseSource:
             [np.random.default_rng([seed, _key(carrier.name)]) for seed in seeds]
             for carrier in joint.carriers.carriers
         ]
+        self._ahead: list[list[np.ndarray]] = [[] for _ in self.generators]
         self._drawn: list[list[Tensor]] = []
         self._used: list[int] = []
+        self._draws = 0
 
     def draw(self) -> list[Tensor]:
         """Noise ``(num_samples, *shape)`` per carrier, from float32 on the CPU: the same for any dtype and device."""
-        white = [
-            torch.from_numpy(np.stack([g.standard_normal(carrier.shape, dtype=np.float32) for g in own]))
-            for carrier, own in zip(self.joint.carriers.carriers, self.generators, strict=True)
-        ]
+        white = [torch.from_numpy(self._next(k)) for k in range(len(self.generators))]
+        self._draws += 1
         return self._correlated([w.to(device=self.device, dtype=self.dtype) for w in white])
+
+    def _next(self, k: int) -> np.ndarray:
+        """The next numbers of every stream of carrier k; after the first draw, several at a time (the same numbers)."""
+        if not self._ahead[k]:
+            shape, streams = self.joint.carriers.carriers[k].shape, self.generators[k]
+            room = AHEAD // max(1, len(streams) * int(np.prod(shape)))
+            count = 1 if self._draws == 0 else min(32, max(1, room))
+            drawn = [g.standard_normal((count, *shape), dtype=np.float32) for g in streams]
+            self._ahead[k] = list(np.stack(drawn, 1))[::-1]
+        return self._ahead[k].pop()
 
     def given(self, noise: Mapping[Name, Tensor]) -> list[Tensor]:
         """The noise that the user brings, after the checks."""

@@ -22,6 +22,7 @@ from .carriers import Carriers, find_carriers
 from .covariance import floored_solve, guarded_precision
 from .reduction import OwnPrior, own_prior, reduce
 
+KINDS = ("surrogate", "denoiser", "annealed")
 NOISE_FACTOR = ("correlated noise",)
 LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision
 FLOOR = (
@@ -47,7 +48,9 @@ class JointDenoiser:
     posterior_covariance
         C_i of Eq. 4: "surrogate", ``(Sigma_ii^{-1} + snr)^{-1}``, the same for every sample; "denoiser", what the
         denoiser itself says, sample by sample; or a number, the prior variance to build the surrogate from where no
-        potential states a marginal (Attraction).
+        potential states a marginal (Attraction). "annealed" replaces Eq. 6 by the exact score of the annealed product
+        ``prod_i p_i,t(x_t^i) g_t(x_t) / prod_i g_i,t(x_t^i)``: not the diffused joint, but a density at every level,
+        the last of them Eq. 1, which `Langevin` steps can therefore sample exactly (Du et al., 2023).
     noise_correlation
         c of Eq. 5', in [0, 1): trajectories' noises correlate with strength c like their contents. Trajectories on a
         canvas share its noise in any case.
@@ -79,6 +82,11 @@ class JointDenoiser:
             if structural is not None and noise_correlation:
                 raise UnsupportedError(
                     "trajectories on a canvas share its noise; noise_correlation is for trajectories without one"
+                )
+            if structural is not None and self.posterior_covariance == "annealed":
+                raise UnsupportedError(
+                    "posterior_covariance='annealed' is for trajectories without a canvas; a prior on the canvas "
+                    "itself (Eq. 11) is an annealed product already"
                 )
             chosen = noise_models.correlated_noise(self.reduction, noise_correlation)
             self.noise = structural if structural is not None else chosen
@@ -112,17 +120,20 @@ class JointDenoiser:
             own = own_prior(graph, name)
             if not own.known:
                 if isinstance(self.posterior_covariance, float):
-                    own = OwnPrior(torch.full_like(own.precision, 1 / self.posterior_covariance), True)
-                elif self.posterior_covariance == "surrogate":
+                    own = own._replace(
+                        precision=torch.full_like(own.precision, 1 / self.posterior_covariance), known=True
+                    )
+                elif self.posterior_covariance in ("surrogate", "annealed"):
                     raise ParameterError(
-                        f"no potential around {name!r} states a marginal, so the surrogate posterior covariance of "
-                        "Eq. 4 is not determined; pass posterior_covariance='denoiser', or a number: the variance of "
-                        "its contents",
+                        f"no potential around {name!r} states a marginal, so the {self.posterior_covariance} posterior "
+                        "covariance of Eq. 4 is not determined; pass posterior_covariance='denoiser', or a number: the "
+                        "variance of its contents",
                         name=name,
                     )
             self._own[name] = own
         if self.noise is not None:
             graph.add_factor(NOISE_FACTOR, list(self.reduction.features), Likelihood())
+            self._largest_noise = torch.linalg.eigvalsh(self.noise.covariance)[-1].item()
         self._plan = compile(graph)
         size = sum(self.reduction.features[n].out_size for n in self.reduction.features)
         joint = self.posterior_covariance == "denoiser" and size <= LARGEST_JOINT and not graph.hidden
@@ -180,13 +191,16 @@ class JointDenoiser:
         """Eq. 5, 5' and 6 in features; the lifted corrections ``F' (u_joint - F m)``."""
         features = self.reduction.features
         own = {name: f.apply(denoised[name]) for name, f in features.items()}
+        seen = {name: f.apply(noisy[name]) for name, f in features.items()}
+        annealed = self.posterior_covariance == "annealed"
+        means = {name: self._gaussian_mean(name, x, level) for name, x in seen.items()} if annealed else own
         capped: list[Tensor] = []
         evidence: dict[Name, Any] = {
-            name: self._evidence(name, own[name], level, covariances.get(name), capped) for name in features
+            name: self._evidence(name, means[name], level, covariances.get(name), capped) for name in features
         }
         if self.noise is not None:
-            observed = torch.cat([f.apply(noisy[n]).flatten(1) for n, f in features.items()], 1) / level.alpha
-            evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level.snr, observed)
+            states = torch.cat([x.flatten(1) for x in seen.values()], 1)
+            evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level, states)
         if self._floored:
             joint, raised = self._solve_floored(own, evidence)
             capped = [raised]
@@ -194,8 +208,38 @@ class JointDenoiser:
             assert self._plan is not None
             posterior = infer(self._plan, evidence)
             joint = {name: posterior.mean[name] for name in features}
+        if annealed:
+            joint = self._annealed(joint, own, means)
         corrections = {name: f.adjoint(joint[name] - own[name]) for name, f in features.items()}
         return corrections, (sum(c.item() for c in capped) / len(capped) if capped else 0.0)
+
+    def _gaussian_mean(self, name: Name, seen: Tensor, level: NoiseLevel) -> Tensor:
+        """``E[u | F x_t]`` under g_i alone, ``(batch, *features)``."""
+        prior = self._own[name]
+        precision, eta = prior.precision.to(seen), prior.eta.to(seen)
+        right = eta + level.alpha / level.sigma**2 * seen.flatten(1)
+        if precision.ndim == 1:
+            solved = right / (precision + level.snr)
+        else:
+            eye = torch.eye(len(precision), dtype=seen.dtype, device=seen.device)
+            solved = torch.linalg.solve(precision + level.snr * eye, right.mT).mT
+        return solved.reshape(seen.shape)
+
+    def _annealed(
+        self, joint: dict[Name, Tensor], own: dict[Name, Tensor], gaussian: dict[Name, Tensor]
+    ) -> dict[Name, Tensor]:
+        """``m^g + R (m - (m_i^g)_i)``: Tweedie's formula with noise covariance R for the annealed product.
+
+        R multiplies the nodes' own scores beyond g's, ``alpha (m_i - m_i^g) / sigma^2``; m^g is the joint mean under g.
+        """
+        sizes = [value[0].numel() for value in own.values()]
+        excess = torch.cat([(own[name] - gaussian[name]).flatten(1) for name in own], 1)
+        if self.noise is not None:
+            excess = excess @ self.noise.covariance.to(excess)
+        parts = excess.split(sizes, 1)
+        return {
+            name: joint[name] + part.reshape(own[name].shape) for name, part in zip(own, parts, strict=True)
+        }
 
     def _evidence(
         self, name: Name, mean: Tensor, level: NoiseLevel, covariance: Tensor | None, capped: list[Tensor]
@@ -204,6 +248,11 @@ class JointDenoiser:
         if covariance is not None:
             known = _matrix(self._own[name].precision) if self._own[name].known else None
             widest = torch.inf if self._floored else 1.0
+            if known is not None and self.noise is not None and not self._floored:
+                # snr (R^{-1} - I) of Eq. 5' is negative along the largest eigenvalue of R, which Eq. 8 must pay for:
+                # with C_i^{-1} >= Sigma_ii^{-1} + snr (1 - 1 / max) again Lambda >= Sigma^{-1}
+                share = level.snr * (1 - 1 / self._largest_noise)
+                known = known + share * torch.eye(len(known), dtype=known.dtype, device=known.device)
             precision, fraction = guarded_precision(covariance, known, widest)
             capped.append(fraction)
         elif prior.ndim == 1:
@@ -312,12 +361,12 @@ def canvas_priors(graph: FactorGraph, carriers: Carriers) -> dict[Name, NodeMarg
 
 
 def _check_kind(kind: str | float) -> str | float:
-    if kind in ("surrogate", "denoiser"):
+    if kind in KINDS:
         return kind
     if isinstance(kind, int | float) and not isinstance(kind, bool) and 0 < kind < float("inf"):
         return float(kind)
     raise ParameterError(
-        f"posterior_covariance={kind!r} is not 'surrogate', 'denoiser', or a positive variance",
+        f"posterior_covariance={kind!r} is not {', '.join(map(repr, KINDS))}, or a positive variance",
         posterior_covariance=kind,
     )
 

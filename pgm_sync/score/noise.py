@@ -14,6 +14,7 @@ from ..errors import ParameterError, UnsupportedError
 from ..gaussian import Gaussian, cholesky
 from ..graph.factor_graph import Name
 from ..inference import infer
+from ..levels import NoiseLevel
 from .carriers import Carriers
 from .reduction import Reduction, own_prior
 
@@ -67,7 +68,7 @@ def correlated_noise(reduction: Reduction, strength: float) -> FeatureNoise | No
         return None
     sizes = [reduction.features[name].out_size for name in names]
     _check_size(sum(sizes))
-    prior = {name: _own_gaussian(reduction, name) for name in reduction.graph.trajectories}
+    prior = {name: own_gaussian(reduction, name) for name in reduction.graph.trajectories}
     joint = infer(reduction.graph, prior).joint(names).covariance
     roots = []
     for block in _blocks(joint, sizes):
@@ -81,7 +82,7 @@ def correlated_noise(reduction: Reduction, strength: float) -> FeatureNoise | No
     return FeatureNoise(names, sizes, torch.where(mask, eye, strength * correlation))
 
 
-def _own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
+def own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
     own = own_prior(reduction.graph, name)
     if not own.known:
         raise ParameterError(
@@ -90,22 +91,21 @@ def _own_gaussian(reduction: Reduction, name: Name) -> Gaussian:
             name=name,
         )
     precision = torch.diag(own.precision) if own.precision.ndim == 1 else own.precision
-    size = len(precision)
     # Elements that no potential sees have no stated precision and no coupling: any value serves.
     unseen = (precision.diagonal() == 0).to(precision)
     zero = precision.new_zeros(())
-    return Gaussian(precision + torch.diag(unseen), precision.new_zeros(size), zero)
+    return Gaussian(precision + torch.diag(unseen), own.eta.to(precision), zero)
 
 
-def likelihood(noise: FeatureNoise, snr: float | Tensor, observed: Tensor) -> Gaussian:
+def likelihood(noise: FeatureNoise, level: NoiseLevel, seen: Tensor) -> Gaussian:
     """What correlated noise adds to independent noise in Eq. 5': precision ``snr (R^{-1} - I)``.
 
-    `observed` is ``F x_t / alpha``, ``(*batch, P)``.
+    `seen` is ``F x_t``, ``(*batch, P)``. alpha may be 0, where flow schedules start.
     """
     eye = torch.eye(len(noise.covariance), dtype=torch.float64)
     excess = torch.cholesky_inverse(cholesky(noise.covariance, "the noise covariance")) - eye
-    precision = (snr * excess).to(observed)
-    return Gaussian(precision, observed @ precision, observed.new_zeros(()))
+    eta = seen @ (level.alpha / level.sigma**2 * excess).to(seen)
+    return Gaussian((level.snr * excess).to(seen), eta, seen.new_zeros(()))
 
 
 def correlate(

@@ -77,14 +77,15 @@ def express(map: LinearMap, features: LinearMap) -> LinearMap | None:
 
 
 class OwnPrior(NamedTuple):
-    """Precision of one node under g, Sigma_ii^{-1}, as far as its factors state it."""
+    """The marginal g_i of one node in information form, as far as its factors state it."""
 
-    precision: Tensor  # (D,) of independent elements, or (D, D)
+    precision: Tensor  # (D,) of independent elements, or (D, D): Sigma_ii^{-1}
     known: bool  # whether any factor states it
+    eta: Tensor  # (D,): Sigma_ii^{-1} mu_i
 
 
 def own_prior(graph: FactorGraph, name: Name) -> OwnPrior:
-    """Sigma_ii^{-1} of a node of a reduced graph, zero on elements that no copula potential sees.
+    """g_i of a node of a reduced graph, its precision zero on elements that no copula potential sees.
 
     Raises CovarianceError where two factors state different marginals, UnsupportedError where they see
     overlapping but different features of the node.
@@ -97,14 +98,14 @@ def own_prior(graph: FactorGraph, name: Name) -> OwnPrior:
         if marginal is not None:
             stated.append((factor, graph.maps(factor)[position], marginal))
     if all(own.covariance.ndim == 1 and element_index(m) is not None for _, m, own in stated):
-        precision = torch.zeros(size, dtype=torch.float64)
+        precision, eta = torch.zeros(2, size, dtype=torch.float64)
         for factor, m, marginal in stated:
             index, own = element_index(m), 1 / marginal.covariance
             known = precision[index]
             _require_agreement(name, factor, own[known > 0], known[known > 0])
-            precision[index] = own
-        return OwnPrior(precision, bool(stated))
-    total = torch.zeros(size, size, dtype=torch.float64)
+            precision[index], eta[index] = own.double(), (own * marginal.mean).double()
+        return OwnPrior(precision, bool(stated), eta)
+    total, eta = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     kept: list[tuple[Name, Tensor, Tensor]] = []
     for factor, m, marginal in stated:
         own = torch.linalg.inv(full_covariance(marginal))
@@ -123,8 +124,8 @@ def own_prior(graph: FactorGraph, name: Name) -> OwnPrior:
                 )
         if not repeated:
             kept.append((factor, rows, own))
-            total = total + rows.T @ own @ rows
-    return OwnPrior(total, True)
+            total, eta = total + rows.T @ own @ rows, eta + rows.T @ own @ marginal.mean
+    return OwnPrior(total, True, eta)
 
 
 def _require_agreement(name: Name, factor: Name, own: Tensor, other: Tensor) -> None:

@@ -134,6 +134,27 @@ def test_elementwise_correlation_at_image_size():
     assert torch.allclose(torch.stack([result.mean[0], result.mean[1]], -1), stacked @ gain.T, atol=1e-12)
 
 
+def test_the_node_wise_guard_holds_with_correlated_noise(monkeypatch):
+    """Posteriors as wide as their priors: snr (R^{-1} - I) is negative in places; Lambda >= Sigma^{-1} anyway."""
+    monkeypatch.setattr("pgm_sync.score.joint.LARGEST_JOINT", 0)
+    model = torch.tensor([[1.0, 0.95], [0.95, 1.0]], dtype=torch.float64)
+    graph = ps.chain_graph(2, (1,), ps.JointGaussian(None, model))
+    joint = ps.JointDenoiser(graph, "denoiser", 0.9)
+    level = ps.NoiseLevel(0.8, 0.6)
+    state = {k: torch.tensor([[0.7], [-0.4]], dtype=torch.float64) for k in (0, 1)}
+    wide = {k: torch.full((2, 1, 1), 1.3, dtype=torch.float64) for k in (0, 1)}
+    result = joint(state, state, level, wide)
+    noise = torch.tensor([[1, 0.855], [0.855, 1]], dtype=torch.float64)
+    share = 1 + level.snr * (1 - 1 / 1.855)
+    eye = torch.eye(2, dtype=torch.float64)
+    extra = level.snr * (torch.linalg.inv(noise) - eye)
+    precision = share * eye + torch.linalg.inv(model) - eye + extra
+    x = torch.cat([state[0], state[1]], 1)
+    expected = torch.linalg.solve(precision, (share * x + x @ extra / level.alpha).T).T
+    assert torch.allclose(torch.cat([result.mean[0], result.mean[1]], 1), expected, atol=1e-10)
+    assert result.capped == 1
+
+
 def test_limits_of_the_coupling():
     """snr -> infinity: no correction; snr -> 0: Sigma blockdiag(Sigma_ii)^{-1} m (Eq. 8)."""
     graph, mean, covariance = markov_model(nx.cycle_graph(4), 2)
