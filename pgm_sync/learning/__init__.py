@@ -1,5 +1,6 @@
 """Learning potentials, and graphs, from data."""
 
+from .bayesian import BayesianFit, CredibleCorrelation, Diagnostics, fit_bayesian
 from .fit import fit
 from .moments import FeatureMoments, fit_moments
 from .record import Fit
@@ -10,12 +11,16 @@ from .single_view import fit_single_view
 from .structure import GraphScore, compare_graphs, learn_structure
 
 __all__ = [
+    "BayesianFit",
+    "CredibleCorrelation",
+    "Diagnostics",
     "FeatureMoments",
     "Fit",
     "GraphScore",
     "Selection",
     "compare_graphs",
     "fit",
+    "fit_bayesian",
     "fit_moments",
     "fit_score",
     "fit_single_view",

@@ -1,0 +1,7 @@
+"""Bayesian learning of potentials (Eq. 17)."""
+
+from .diagnostics import Diagnostics
+from .fit import fit_bayesian
+from .posterior import BayesianFit, CredibleCorrelation
+
+__all__ = ["BayesianFit", "CredibleCorrelation", "Diagnostics", "fit_bayesian"]
