@@ -1,6 +1,6 @@
 """Learning potentials, and graphs, from data."""
 
-from .bayesian import BayesianFit, CredibleCorrelation, Diagnostics, fit_bayesian
+from .bayesian import BayesianFit, CredibleCorrelation, Diagnostics, PredictiveCheck, fit_bayesian
 from .fit import fit
 from .moments import FeatureMoments, fit_moments
 from .record import Fit
@@ -17,6 +17,7 @@ __all__ = [
     "FeatureMoments",
     "Fit",
     "GraphScore",
+    "PredictiveCheck",
     "Selection",
     "compare_graphs",
     "fit",

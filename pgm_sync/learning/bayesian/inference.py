@@ -49,7 +49,6 @@ def nuts(
     target_accept: float,
     seed: int,
     progress: bool,
-    jit: bool = False,
 ) -> Draws:
     """The no-U-turn sampler. Its chains are copies in one model: they share step size and trajectory length."""
 
@@ -75,8 +74,6 @@ def nuts(
         kernel = NUTS(
             potential_fn=potential,
             target_accept_prob=target_accept,
-            jit_compile=jit,
-            ignore_jit_warnings=True,
         )
         run = MCMC(
             kernel,

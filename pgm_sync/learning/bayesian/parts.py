@@ -23,6 +23,7 @@ class Statistics(NamedTuple):
     unit: Tensor  # (P,) standard deviations
     scatter: Tensor  # (P, P) of standardised features about their mean, summed over `size`
     weights: Tensor  # (n,) of the samples, summing to `size`
+    labels: Tensor  # (n,) numbers of their groups
 
     @property
     def freedom(self) -> float:
@@ -57,7 +58,7 @@ def statistics(samples: Tensor, groups: Sequence[int] | Tensor | None, columns: 
             f"feature {which} is the same in all samples: it has no correlations; leave it out of the maps"
         )
     scaled = centred / unit
-    return Statistics(count, mean, unit, scaled.mT @ (weights[:, None] * scaled), weights)
+    return Statistics(count, mean, unit, scaled.mT @ (weights[:, None] * scaled), weights, label)
 
 
 def divide(problem: Problem, found: Statistics, cross: bool) -> list[Part]:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import networkx as nx
 import torch
 from torch import Tensor
 
-from ...errors import ParameterError
+from ...errors import DiagnosticsError, ParameterError
 from ...graph.factor_graph import FactorGraph, Name
 from ..problem import Problem, potentials
 from ..record import Fit
 from ..selection import select_covariance
-from .diagnostics import Diagnostics
+from .diagnostics import Diagnostics, of_chains
 from .draws import Draws
 from .parts import Part, Statistics
+from .predictive import PredictiveCheck, Replicates, compare, replicate
 from .prior import Prior
 
+REPLICATES = 200  # data sets simulated by predictive checks
 LEVEL = 0.95  # of the intervals that go into the record, where ps.correlations finds them
 
 
@@ -101,7 +103,7 @@ class BayesianFit:
         size = len(self.statistics.unit)
         out = torch.zeros(size, size, dtype=torch.float64)
         for k, part in enumerate(self.parts):
-            for rows, block in zip(part.rows, self._precisions(k, index, index + 1)[0], strict=True):
+            for rows, block in zip(part.rows, self.precisions(k, index, index + 1)[0], strict=True):
                 out[rows[:, None], rows] = block
         return self._in_units(out)
 
@@ -117,7 +119,7 @@ class BayesianFit:
         if not 0 < level < 1:
             raise ParameterError(f"level={level} must lie between 0 and 1", level=level)
         graph, tails = self.problem.reduction.graph, torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()
-        labels = {name: m.labels() for name, m in self.problem.reduction.features.items()}
+        labels = self.labels
         rows = []
         for factor in self.problem.factors:
             for a, b in combinations(graph.scope(factor), 2):
@@ -131,6 +133,59 @@ class BayesianFit:
                     for row in zip(modes, rho.mean(0).tolist(), low, high, strict=True)
                 ]
         return rows
+
+    @property
+    def labels(self) -> dict[Name, list[str]]:
+        """Names of the modes of every node."""
+        return {name: m.labels() for name, m in self.problem.reduction.features.items()}
+
+    @cached_property
+    def prior_draws(self) -> Draws:
+        """Draws from the prior, by NUTS. Raises DiagnosticsError where they cannot be trusted."""
+        from .inference import nuts
+
+        seed = (self.record.seed or 0) + 1
+        made = nuts(
+            self.parts, self.prior, 0.0, chains=4, warmup=300, draws=500, target_accept=0.9, seed=seed,
+            progress=False,
+        )  # fmt: skip
+        found = of_chains(made)
+        if found.failures:
+            raise DiagnosticsError(
+                f"draws from the prior cannot be trusted: {'; '.join(found.failures)}; a larger concentration= keeps "
+                "away from singular correlations",
+                diagnostics=found,
+                fit=self,
+            )
+        return made
+
+    def replicate(self, draws: Draws, count: int = REPLICATES) -> Replicates:
+        """Statistics of data sets that evenly spaced `draws` produce, beside those of the data."""
+        return replicate(self.parts, self.statistics, self.samples, draws, count, (self.record.seed or 0) + 2)
+
+    def check(self, which: str = "posterior", count: int = REPLICATES) -> list[PredictiveCheck]:
+        """Predictive checks of every edge, mode and statistic (correlation, cokurtosis), "posterior" or "prior".
+
+        `count` data sets are simulated. Raises ParameterError; DiagnosticsError on the prior.
+        """
+        if which not in ("posterior", "prior"):
+            raise ParameterError(f"which={which!r} is not 'posterior' or 'prior'", which=which)
+        draws = self.draws if which == "posterior" else self.prior_draws
+        return compare(self.parts, self.labels, self.replicate(draws, count))
+
+    def to_arviz(self, replicates: int = REPLICATES) -> Any:
+        """An ``arviz.InferenceData``.
+
+        Groups posterior and prior (``rho`` by mode and edge, ``scale`` by mode and node, in units of the features),
+        sample_stats, log_likelihood (by sample, or group), posterior_predictive and prior_predictive (the statistics of
+        `check` in simulated data sets), observed_data (the same of the data). Where the graph has several components,
+        the variables and dimensions of each have its number after their names.
+
+        Raises MissingPackageError, DiagnosticsError on the prior.
+        """
+        from .export import inference_data
+
+        return inference_data(self, replicates)
 
     def _between(self, a: Name, b: Name) -> Tensor:
         """Correlations of matching modes of two nodes in all draws, canonical where their numbers differ."""
@@ -153,7 +208,7 @@ class BayesianFit:
         empty = torch.zeros(*self.draws.log_density.shape, modes, 0, dtype=torch.float64)
         return self.draws.values.get(f"free{k}", empty)
 
-    def _precisions(self, k: int, start: int = 0, stop: int | None = None) -> Tensor:
+    def precisions(self, k: int, start: int = 0, stop: int | None = None) -> Tensor:
         """Of standardised features in draws of all chains, ``(draws, M, K, K)``."""
         free = self._free(k).flatten(0, 1)[start:stop]
         precision = self.parts[k].structure.precision(free)
@@ -164,7 +219,7 @@ class BayesianFit:
         return precision / (scale[..., :, None] * scale[..., None, :])
 
     def _covariances(self, k: int) -> Tensor:
-        return torch.linalg.inv(self._precisions(k))
+        return torch.linalg.inv(self.precisions(k))
 
     def _in_units(self, precision: Tensor) -> Tensor:
         unit = self.statistics.unit
