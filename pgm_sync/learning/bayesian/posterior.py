@@ -11,16 +11,17 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from ...errors import DiagnosticsError, ParameterError
+from ...errors import ParameterError
 from ...graph.factor_graph import FactorGraph, Name
 from ..problem import Problem, potentials
 from ..record import Fit
 from ..selection import select_covariance
-from .diagnostics import Diagnostics, of_chains
+from .diagnostics import Diagnostics
 from .draws import Draws
 from .parts import Part, Statistics
 from .predictive import PredictiveCheck, Replicates, compare, replicate
 from .prior import Prior
+from .prior_draws import draw_prior
 
 REPLICATES = 200  # data sets simulated by predictive checks
 LEVEL = 0.95  # of the intervals that go into the record, where ps.correlations finds them
@@ -141,23 +142,8 @@ class BayesianFit:
 
     @cached_property
     def prior_draws(self) -> Draws:
-        """Draws from the prior, by NUTS. Raises DiagnosticsError where they cannot be trusted."""
-        from .inference import nuts
-
-        seed = (self.record.seed or 0) + 1
-        made = nuts(
-            self.parts, self.prior, 0.0, chains=4, warmup=300, draws=500, target_accept=0.9, seed=seed,
-            progress=False,
-        )  # fmt: skip
-        found = of_chains(made)
-        if found.failures:
-            raise DiagnosticsError(
-                f"draws from the prior cannot be trusted: {'; '.join(found.failures)}; a larger concentration= keeps "
-                "away from singular correlations",
-                diagnostics=found,
-                fit=self,
-            )
-        return made
+        """Draws from the prior, 4 chains of 500 (`prior_draws`)."""
+        return draw_prior(self.parts, self.prior, (self.record.seed or 0) + 1)
 
     def replicate(self, draws: Draws, count: int = REPLICATES) -> Replicates:
         """Statistics of data sets that evenly spaced `draws` produce, beside those of the data."""
@@ -166,7 +152,7 @@ class BayesianFit:
     def check(self, which: str = "posterior", count: int = REPLICATES) -> list[PredictiveCheck]:
         """Predictive checks of every edge, mode and statistic (correlation, cokurtosis), "posterior" or "prior".
 
-        `count` data sets are simulated. Raises ParameterError; DiagnosticsError on the prior.
+        `count` data sets are simulated. Raises ParameterError.
         """
         if which not in ("posterior", "prior"):
             raise ParameterError(f"which={which!r} is not 'posterior' or 'prior'", which=which)
@@ -181,7 +167,7 @@ class BayesianFit:
         `check` in simulated data sets), observed_data (the same of the data). Where the graph has several components,
         the variables and dimensions of each have its number after their names.
 
-        Raises MissingPackageError, DiagnosticsError on the prior.
+        Raises MissingPackageError.
         """
         from .export import inference_data
 
