@@ -10,6 +10,7 @@ import time
 import networkx as nx
 import torch
 from scipy.stats import norm
+from tqdm.auto import tqdm
 
 import pgm_sync as ps
 from pgm_sync.learning import fit_bayesian
@@ -62,7 +63,7 @@ def study(network: nx.Graph, n: int, repetitions: int) -> list[object]:
         graph.add_factor((a, b), [a, b], ps.JointGaussian())
     start = time.perf_counter()
     fit = fit_bayesian(
-        graph, {k: x[..., k] for k in network}, chains=2, warmup=200, draws=400, strict=False, seed=n
+        graph, {k: x[..., k] for k in network}, chains=2, warmup=100, draws=200, strict=False, seed=n
     )
     seconds = time.perf_counter() - start
     edges = fit.parts[0].structure.edges
@@ -101,11 +102,12 @@ def build(quick: bool) -> str:
         "ESS", "divergent", "s",
     ]  # fmt: skip
     rows: list[list[object]] = [head]
-    for name, network in networks().items():
-        rows += [[name, *study(network, n, repetitions)] for n in (50, 500)]
+    every = [(name, network, n) for name, network in networks().items() for n in (50, 500)]
+    for name, network, n in tqdm(every):
+        rows.append([name, *study(network, n, repetitions)])
     return "\n".join(
         [
-            f"{repetitions} repetitions per row, NUTS, 2 chains of 200 warm-up steps and 400 draws, uniform prior on the",
+            f"{repetitions} repetitions per row, NUTS, 2 chains of 100 warm-up steps and 200 draws, uniform prior on the",
             "correlations of the graph. Coverage over all edges, with Wilson's interval for as many trials as there are",
             "repetitions (edges of one are not independent), and the range over single edges. Width: mean over edges,",
             "relative to the efficient bound, 2 z (1 - rho^2) / sqrt(n). R-hat and ESS: the worst of all coordinates.",
