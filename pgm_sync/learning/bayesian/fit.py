@@ -34,7 +34,7 @@ def fit_bayesian(
     warmup: int = 300,
     draws: int = 500,
     target_accept: float = 0.8,
-    steps: int = 3000,
+    steps: int = 500,
     learning_rate: float = 0.02,
     strict: bool = True,
     seed: int = 0,

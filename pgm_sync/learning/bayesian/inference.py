@@ -8,21 +8,23 @@ from contextlib import contextmanager
 
 import networkx as nx
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, init_to_value
 from pyro.optim import ClippedAdam
 from torch import Tensor
+from torch.distributions import constraints
 from tqdm.auto import tqdm
 
 from ..selection import select_covariance
 from .draws import Draws
-from .model import model
 from .parts import Part
 from .prior import Prior, log_joint
 
 SPREAD = 2.0  # of starting points, in posterior standard deviations
 FLATTEST = 0.1  # curvature taken at least: priors alone have about 1
+PARTICLES = 16  # draws of the guide per step
 FINAL = 0.01  # learning rate of the last step of variational inference, to that of the first
 
 
@@ -53,23 +55,16 @@ def nuts(
     """The no-U-turn sampler. Its chains are copies in one model: they share step size and trajectory length."""
 
     with seeded(seed):
-        whitened = [_Whitened(part, prior, freedom) for part in parts]
-
-        def unpack(white: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            values: dict[str, Tensor] = {}
-            for k, coordinates in enumerate(whitened):
-                free, scale = coordinates.unpack(white[f"part{k}"])
-                values |= {f"free{k}": free} | ({} if scale is None else {f"scale{k}": scale})
-            return values
+        whitened = _Whitened(parts, prior, freedom)
 
         def potential(white: Mapping[str, Tensor]) -> Tensor:
             # That of `model`, without its tracing, which would take half the time.
-            return -log_joint(parts, prior, freedom, unpack(white)).sum()
+            return -whitened.log_density(white).sum()
 
         # Overdispersed: R-hat sees chains that have not come together
         start = {
-            f"part{k}": SPREAD * torch.randn(chains, *coordinates.center.shape, dtype=torch.float64)
-            for k, coordinates in enumerate(whitened)
+            name: SPREAD * torch.randn(chains, *shape, dtype=torch.float64)
+            for name, shape in whitened.shapes.items()
         }
         kernel = NUTS(
             potential_fn=potential,
@@ -84,7 +79,7 @@ def nuts(
         )
         run.run()
         with torch.no_grad():
-            values = unpack({name: x.transpose(0, 1) for name, x in run.get_samples().items()})
+            values = whitened.unpack({name: x.transpose(0, 1) for name, x in run.get_samples().items()})
             density = log_joint(parts, prior, freedom, values)
         diagnostics = run.diagnostics()
     diverging = torch.zeros(draws, dtype=torch.bool)
@@ -106,24 +101,62 @@ def svi(
 ) -> Draws:
     """A multivariate normal in unconstrained coordinates, by stochastic variational inference; independent draws."""
     with seeded(seed):
-        start = _start(parts, prior, freedom)
-        width = 1 / math.sqrt(freedom + 1)
-        guide = AutoMultivariateNormal(model, init_loc_fn=init_to_value(values=start), init_scale=width)
+        whitened = _Whitened(parts, prior, freedom)
+
+        def density() -> None:  # that of `model`
+            sites = {
+                name: pyro.sample(
+                    name,
+                    dist.ImproperUniform(constraints.independent(constraints.real, len(shape)), (), shape),
+                )
+                for name, shape in whitened.shapes.items()
+            }
+            pyro.factor("density", whitened.log_density(sites))
+
+        start = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in whitened.shapes.items()}
+        guide = AutoMultivariateNormal(density, init_loc_fn=init_to_value(values=start), init_scale=1.0)
         optimiser = ClippedAdam({"lr": learning_rate, "lrd": FINAL ** (1 / steps), "clip_norm": 1e3})
-        run = SVI(model, guide, optimiser, Trace_ELBO(max_plate_nesting=0))
-        given = (parts, prior, freedom, 1)
-        losses = [run.step(*given) for _ in tqdm(range(steps), desc="svi", disable=not progress)]
+        elbo = Trace_ELBO(num_particles=PARTICLES, vectorize_particles=True, max_plate_nesting=0)
+        run = SVI(density, guide, optimiser, elbo)
+        losses = [run.step() for _ in tqdm(range(steps), desc="svi", disable=not progress)]
         with torch.no_grad():
             approximation = guide.get_posterior()
             latent = approximation.sample((draws,))
+            white, place = {}, 0
+            for name, shape in whitened.shapes.items():  # in the order of the model
+                white[name] = latent[:, place : place + math.prod(shape)].reshape(draws, *shape)
+                place += math.prod(shape)
             log_guide = approximation.log_prob(latent)
-            values = _unpack(latent, start)
-            density = log_joint(parts, prior, freedom, values)
+            values, log_density = whitened.unpack(white), whitened.log_density(white)
     values = {name: x[None] for name, x in values.items()}
-    return Draws(values, density[None], losses=losses, log_guide=log_guide[None])
+    return Draws(values, log_density[None], losses=losses, log_guide=log_guide[None])
 
 
 class _Whitened:
+    """Coordinates in which the posterior is about standard normal: ``part{k}`` ``(..., M, d)``."""
+
+    def __init__(self, parts: Sequence[Part], prior: Prior, freedom: float):
+        self._parts, self._prior, self._freedom = parts, prior, freedom
+        self._each = [_WhitenedPart(part, prior, freedom) for part in parts]
+        every = {f"part{k}": tuple(own.center.shape) for k, own in enumerate(self._each)}
+        self.shapes = {name: shape for name, shape in every.items() if math.prod(shape)}
+
+    def unpack(self, white: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sites of `model`."""
+        values: dict[str, Tensor] = {}
+        for k, own in enumerate(self._each):
+            if f"part{k}" in self.shapes:
+                free, scale = own.unpack(white[f"part{k}"])
+                values |= {f"free{k}": free} if free.shape[-1] else {}
+                values |= {} if scale is None else {f"scale{k}": scale}
+        return values
+
+    def log_density(self, white: Mapping[str, Tensor]) -> Tensor:
+        """``(...)``, of unconstrained coordinates."""
+        return log_joint(self._parts, self._prior, self._freedom, self.unpack(white))
+
+
+class _WhitenedPart:
     """Coordinates ``(..., M, d)`` in which the posterior of a part is about standard normal, mode by mode.
 
     Centred at the maximum likelihood of slightly shrunk moments, with the curvature that the log density has there.
@@ -158,17 +191,6 @@ class _Whitened:
         return free, None if self._fixed else scale.exp()
 
 
-def _unpack(latent: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sites ``(draws, M, *)`` of unconstrained vectors ``(draws, d)``, in the order of the model."""
-    out, place = {}, 0
-    for name, value in like.items():
-        size = value.numel()
-        flat = latent[:, place : place + size].reshape(len(latent), *value.shape[1:])
-        out[name] = flat.exp() if name.startswith("scale") else flat
-        place += size
-    return out
-
-
 def estimate(part: Part, freedom: float) -> Tensor:
     """Free coordinates ``(M, E)`` of maximum likelihood from slightly shrunk moments; zero without data."""
     modes, size = part.rows.shape
@@ -181,14 +203,3 @@ def estimate(part: Part, freedom: float) -> Tensor:
     shrunk = (1 - less) * part.scatter / (freedom + 1) + less * torch.eye(size, dtype=torch.float64)
     found = [select_covariance(c, graph, alone, 1e-3).precision for c in shrunk]
     return part.structure.coordinates(torch.stack(found))
-
-
-def _start(parts: Sequence[Part], prior: Prior, freedom: float) -> dict[str, Tensor]:
-    """Sites of the model at the estimate, one chain."""
-    out: dict[str, Tensor] = {}
-    for k, part in enumerate(parts):
-        if part.structure.edges:
-            out[f"free{k}"] = estimate(part, freedom)[None]
-        if prior.scales != "fixed":
-            out[f"scale{k}"] = torch.ones(1, *part.rows.shape, dtype=torch.float64)
-    return out

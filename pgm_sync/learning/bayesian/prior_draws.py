@@ -27,7 +27,8 @@ def draw_prior(parts: Sequence[Part], prior: Prior, seed: int) -> Draws:
             modes, size = part.rows.shape
             edges = len(part.structure.edges)
             if isinstance(part.structure, Forest) and edges:
-                own = torch.distributions.Beta(*[torch.tensor(prior.concentration).double()] * 2)
+                shape = torch.tensor(prior.concentration, dtype=torch.float64)
+                own = torch.distributions.Beta(shape, shape)
                 values[f"free{k}"] = torch.logit(own.sample((KEPT, WALKERS, modes, edges)), eps=1e-15) / 2
             elif edges:
                 pool = evolve(part.structure, prior.concentration, generator).flatten(0, 1)
