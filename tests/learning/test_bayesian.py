@@ -44,7 +44,7 @@ GRAPHS = {
     "ring": nx.cycle_graph(5),
     "grid": nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3)),
 }
-SMALL = {"warmup": 50, "draws": 100, "strict": False}
+SMALL = {"warmup": 20, "draws": 50, "strict": False}
 
 
 def walks(n, count=3, modes=1, seed=0):
@@ -207,7 +207,7 @@ def test_scales_against_numerical_integration():
     weight = np.exp(log - log.max())
     weight /= weight.sum()
     mean_rho, mean_a = (weight * rho).sum(), (weight * a).sum()
-    fit = fit_bayesian(ps.chain_graph(2, 1), data, draws=300, warmup=100)
+    fit = fit_bayesian(ps.chain_graph(2, 1), data, draws=200, warmup=60, strict=False)
     draws, scale = fit.edge_correlations(0)[..., 0, 0], fit.draws.values["scale0"][..., 0, 0]
     for found, expected in ((draws, mean_rho), (scale, mean_a)):
         error = found.std().item() / math.sqrt(fit.diagnostics.ess_bulk)
@@ -350,17 +350,11 @@ def test_too_few_draws_are_refused_with_what_was_computed():
     assert ps.correlations(error.fit.graph)[0].rho > 0.3
 
 
-def test_a_guide_that_has_not_converged_is_refused():
-    with pytest.raises(DiagnosticsError, match="Pareto k"):
-        ps.fit(
-            ps.chain_graph(2, 1),
-            walks(50, 2),
-            "bayesian",
-            inference="svi",
-            steps=100,
-            learning_rate=1e-6,
-            draws=100,
-        )
+def test_a_guide_that_does_not_fit_is_refused():
+    """Three samples: the posterior is far from normal."""
+    with pytest.raises(DiagnosticsError, match=r"Pareto k \d.*inference='nuts'") as caught:
+        ps.fit(ps.chain_graph(2, 1), walks(3, 2), "bayesian", inference="svi", steps=100)
+    assert caught.value.diagnostics.efficiency < 0.95
 
 
 def test_predictive_checks_find_what_a_gaussian_is_not():
@@ -395,7 +389,7 @@ def test_export_to_arviz_has_names_and_numbers():
     assert float(observed) == pytest.approx(sample.item(), abs=1e-12)
     assert data.posterior_predictive["cokurtosis"].sizes["draw"] == 50
     assert np.isfinite(data.log_likelihood["samples"].values).all()
-    assert data.log_likelihood["samples"].shape == (4, 100, 60)
+    assert data.log_likelihood["samples"].shape == (4, 50, 60)
 
 
 def test_log_likelihood_is_the_density_of_the_draw():

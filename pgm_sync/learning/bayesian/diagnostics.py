@@ -16,6 +16,7 @@ from .extra import arviz
 MOST_R_HAT = 1.01  # Vehtari et al. 2021
 LEAST_ESS = 100  # per chain; the same
 MOST_K = 0.7  # Vehtari et al. 2024
+EQUAL = 0.95  # effective share of the weights from which on their tail is of no concern
 MOST_DRIFT = 0.5  # nats by which the ELBO may still move, over the last quarter of the steps
 
 
@@ -24,8 +25,9 @@ class Diagnostics:
     """Of all coordinates the worst, and which fail; nan where a number does not apply to the method.
 
     R-hat (rank-normalised, split) and effective sample sizes are those of ArviZ. `pareto_k` is the shape of the tail
-    of the weights posterior / guide: above 0.7 the guide misses parts of the posterior. `drift`: by how much the mean
-    of the ELBO moved between the last two eighths of the steps, beyond two standard errors.
+    of the weights posterior / guide: above 0.7 the guide misses parts of the posterior, unless the weights are nearly
+    equal (`efficiency`, their effective share, above 0.95): k describes the shape of their tail, not its size. `drift`:
+    by how much the mean of the ELBO moved between the last two eighths of the steps, beyond two standard errors.
     """
 
     r_hat: float = math.nan
@@ -34,6 +36,7 @@ class Diagnostics:
     divergences: int = 0
     draws: int = 0  # of all chains together
     pareto_k: float = math.nan
+    efficiency: float = math.nan
     drift: float = math.nan
     failures: list[str] = field(default_factory=list)
 
@@ -88,15 +91,17 @@ def of_guide(draws: Draws) -> Diagnostics:
     assert draws.log_guide is not None
     weights = (draws.log_density - draws.log_guide).flatten().numpy()
     k = float(arviz().psislw(weights)[1])
+    shares = np.exp(weights - weights.max())
+    efficiency = float(shares.sum() ** 2 / (shares**2).sum() / weights.size)
     before, last = np.array_split(np.asarray(draws.losses), 8)[-2:]
     error = math.sqrt(before.var() / len(before) + last.var() / len(last))
     drift = max(0.0, abs(before.mean() - last.mean()) - 2 * error)
     failures = []
-    if not k <= MOST_K:
+    if not (k <= MOST_K or efficiency >= EQUAL):
         failures.append(f"Pareto k {k:.2f} > {MOST_K}: the normal guide does not fit the posterior")
     if not drift <= MOST_DRIFT:
         failures.append(f"the ELBO still moves by {drift:.2g} nats")
-    return Diagnostics(draws=weights.size, pareto_k=k, drift=drift, failures=failures)
+    return Diagnostics(draws=weights.size, pareto_k=k, efficiency=efficiency, drift=drift, failures=failures)
 
 
 ADVICE = {
