@@ -107,8 +107,10 @@ def build(quick: bool) -> str:
         rows.append([name, *study(network, n, repetitions)])
     return "\n".join(
         [
-            f"{repetitions} repetitions per row, NUTS, 2 chains of 100 warm-up steps and 200 draws, uniform prior",
-            "on the correlations of a graph. Coverage over all edges, with Wilson's interval for as many trials as there are",
+            f"{repetitions} repetitions per row, NUTS, 2 chains of 100 warm-up steps and 200 draws, uniform prior on "
+            "the",
+            "correlations of the graph. Coverage over all edges, with Wilson's interval for as many trials as there "
+            "are",
             "repetitions (edges of one are not independent), and the range over single edges. Width: mean over edges,",
             "relative to the efficient bound, 2 z (1 - rho^2) / sqrt(n). R-hat and ESS: the worst of all coordinates.",
             "",

@@ -17,6 +17,7 @@ MOST_R_HAT = 1.01  # Vehtari et al. 2021
 LEAST_ESS = 100  # per chain; the same
 MOST_K = 0.7  # Vehtari et al. 2024
 EQUAL = 0.95  # effective share of the weights from which on their tail is of no concern
+LEAST = 0.1  # effective share below which unweighted draws of a guide say little of the posterior
 MOST_DRIFT = 0.5  # nats by which the ELBO may still move, over the last quarter of the steps
 
 
@@ -26,8 +27,9 @@ class Diagnostics:
 
     R-hat (rank-normalised, split) and effective sample sizes are those of ArviZ. `pareto_k` is the shape of the tail
     of the weights posterior / guide: above 0.7 the guide misses parts of the posterior, unless the weights are nearly
-    equal (`efficiency`, their effective share, above 0.95): k describes the shape of their tail, not its size. `drift`:
-    by how much the mean of the ELBO moved between the last two eighths of the steps, beyond two standard errors.
+    equal (`efficiency`, their effective share, above 0.95), for k describes the shape of their tail and not its size.
+    An efficiency below 0.1 fails too, as the draws are not weighted. `drift`: by how much the mean of the ELBO moved
+    between the last two eighths of the steps, beyond two standard errors.
     """
 
     r_hat: float = math.nan
@@ -99,6 +101,10 @@ def of_guide(draws: Draws) -> Diagnostics:
     failures = []
     if not (k <= MOST_K or efficiency >= EQUAL):
         failures.append(f"Pareto k {k:.2f} > {MOST_K}: the normal guide does not fit the posterior")
+    if not efficiency >= LEAST:
+        failures.append(
+            f"the weights of the guide's draws are worth {efficiency:.1%} of them (< {LEAST:.0%})"
+        )
     if not drift <= MOST_DRIFT:
         failures.append(f"the ELBO still moves by {drift:.2g} nats")
     return Diagnostics(draws=weights.size, pareto_k=k, efficiency=efficiency, drift=drift, failures=failures)
