@@ -96,6 +96,8 @@ def fit_bayesian(
         samples, groups, [f"{label} of {name!r}" for name in problem.blocks for label in maps[name].labels()]
     )
     parts = divide(problem, found, cross)
+    if not any(part.structure.edges for part in parts):
+        raise ParameterError("no factor joins two nodes: there is no correlation to learn")
     from .inference import nuts, svi  # Pyro takes a second to import
 
     if inference == "nuts":

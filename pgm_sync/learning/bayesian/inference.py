@@ -53,7 +53,6 @@ def nuts(
     progress: bool,
 ) -> Draws:
     """The no-U-turn sampler. Its chains are copies in one model: they share step size and trajectory length."""
-
     with seeded(seed):
         whitened = _Whitened(parts, prior, freedom)
 
@@ -66,10 +65,7 @@ def nuts(
             name: SPREAD * torch.randn(chains, *shape, dtype=torch.float64)
             for name, shape in whitened.shapes.items()
         }
-        kernel = NUTS(
-            potential_fn=potential,
-            target_accept_prob=target_accept,
-        )
+        kernel = NUTS(potential_fn=potential, target_accept_prob=target_accept)
         run = MCMC(
             kernel,
             num_samples=draws,

@@ -14,7 +14,9 @@ from .prior import Prior, densities
 
 
 def model(parts: Sequence[Part], prior: Prior, freedom: float, chains: int = 1) -> None:
-    """`chains` copies of the posterior, next to each other: one gradient serves them all.
+    """`chains` copies of the posterior, next to each other.
+
+    The model in its own terms. Samplers move in coordinates that whiten it (`inference`); the density is the same.
 
     Sites ``free{k}`` ``(chains, M, E)``, coordinates of the correlation matrices of part k (`structures`), and
     ``scale{k}`` ``(chains, M, K)``. The mean is integrated out under a flat prior. ``freedom=0`` leaves the prior.
