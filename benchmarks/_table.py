@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 # Before torch starts its pools: one thread, so that ratios within a run mean the same on every machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+T = TypeVar("T")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
@@ -23,6 +26,21 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
     )
+
+
+def times_of(call: Callable[[], T], repeats: int) -> tuple[float, T]:
+    """Median seconds of a call that has been made once before, and its last result."""
+    result, seconds = call(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+def median(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call that has been made once before."""
+    return times_of(call, repeats)[0]
 
 
 def main(name: str, build: Callable[[bool], str]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from _table import main, table  # first: it pins the threads
+from _table import main, median, table  # first: it pins the threads
 
 import statistics
-import time
 from collections.abc import Callable
 
 import networkx as nx
@@ -22,16 +21,6 @@ NETWORKS = {
     "grid 4x4": nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4)),
 }
 SIZE = 16384
-
-
-def median(call: Callable[[], object], repeats: int) -> float:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def speed(repeats: int) -> list[list[object]]:

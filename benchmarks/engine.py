@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from _table import main, table  # first: it pins the threads
+from _table import main, median, table  # first: it pins the threads
 
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import networkx as nx
 import torch
@@ -79,16 +76,6 @@ def by_hand(matrix: Tensor, width: int, unary: Tensor, mean: Tensor) -> tuple[Te
         cov[j, 0] = inverse[j] - (lower[j] * cov[j, 1:]).sum(0)
         x[j] -= (lower[j] * x[j + 1 : j + 1 + width]).sum(0)
     return x[:n], cov[:n, 0]
-
-
-def median(call: Callable[[], object], repeats: int) -> float:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def bandwidth() -> float:

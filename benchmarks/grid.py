@@ -6,7 +6,7 @@ GTSAM pins its own numpy, so it runs in an interpreter of its own: set PGM_SYNC_
 
 from __future__ import annotations
 
-from _table import main, table  # first: it pins the threads
+from _table import main, table, times_of  # first: it pins the threads
 
 import json
 import os
@@ -54,16 +54,6 @@ for name, order in (
 np.savez(sys.argv[3], mean=[mean.at(k)[0] for k in keys], variance=[v[0, 0] for v in variance])
 print(json.dumps({"times": found, "version": version("gtsam")}))
 """
-
-
-def times_of(call, repeats: int):  # type: ignore[no-untyped-def]
-    """Median seconds, and the last result."""
-    result, seconds = call(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)), result
 
 
 def gtsam(edges: np.ndarray, mean: np.ndarray, precision: np.ndarray, repeats: int):  # type: ignore[no-untyped-def]

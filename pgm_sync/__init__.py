@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
-    from .learning import FeatureMoments, Fit, compare_graphs, fit, learn_structure
+    from .learning import (
+        FeatureMoments,
+        Fit,
+        Stationary,
+        Symmetry,
+        compare_graphs,
+        fit,
+        learn_structure,
+        mirror,
+    )
     from .levels import NoiseLevel
     from .maps import (
         DCT,
@@ -102,7 +111,11 @@ __all__ = [
     "SampleResult",
     "SamplingState",
     "SparseMap",
+    "Stationary",
+    "Symmetry",
+    "canonical_features",
     "chain_graph",
+    "choose_features",
     "compare_graphs",
     "compile",
     "complete_graph",
@@ -114,6 +127,8 @@ __all__ = [
     "infer",
     "learn_structure",
     "margin",
+    "mirror",
+    "pca_features",
     "ring_graph",
     "sample",
     "sampling_steps",
@@ -137,7 +152,10 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
-    "learning": "FeatureMoments Fit compare_graphs fit learn_structure",
+    "learning": (
+        "FeatureMoments Fit Stationary Symmetry canonical_features choose_features compare_graphs fit "
+        "learn_structure mirror pca_features"
+    ),
     "levels": "NoiseLevel",
     "maps": (
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "

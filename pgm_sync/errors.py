@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+
+def listed(names: Iterable[Any], most: int = 8) -> str:
+    """Names as messages show them: the first few, and how many more there are.
+
+    >>> listed(["left", 1, 2, 3], most=2)
+    "'left', 1 and 2 more"
+    """
+    given = list(names)
+    rest = f" and {len(given) - most} more" if len(given) > most else ""
+    return ", ".join(map(repr, given[:most])) + rest or "none"
 
 
 class PgmSyncError(ValueError):

@@ -15,6 +15,7 @@ from ..errors import (
     ParameterError,
     ShapeError,
     UnknownNameError,
+    listed,
 )
 from ..maps import Identity, LinearMap, Shape, as_shape
 from ..potentials import Potential
@@ -83,7 +84,7 @@ class FactorGraph(nx.Graph):
             if end not in self or self.nodes[end].get("kind") not in ("trajectory", "variable"):
                 raise UnknownNameError(
                     f"factor {name!r} names {end!r}, which is not a trajectory or variable of this graph; "
-                    f"it has {_listing(self.variables)}",
+                    f"it has {listed(self.variables)}",
                     factor=name,
                     name=end,
                 )
@@ -130,7 +131,7 @@ class FactorGraph(nx.Graph):
         if not isinstance(scope, Iterable):
             raise UnknownNameError(
                 f"factor {factor!r} names {scope!r}, which is neither a list of trajectories and variables nor one of "
-                f"this graph; it has {_listing(self.variables)}",
+                f"this graph; it has {listed(self.variables)}",
                 factor=factor,
                 name=scope,
             )
@@ -165,7 +166,7 @@ class FactorGraph(nx.Graph):
         if name not in self or self.nodes[name].get("kind") not in kinds:
             wanted = "factor" if kinds == ("factor",) else "trajectory or variable"
             have = self._of_kind(*kinds)
-            raise UnknownNameError(f"the graph has no {wanted} {name!r}; it has {_listing(have)}", name=name)
+            raise UnknownNameError(f"the graph has no {wanted} {name!r}; it has {listed(have)}", name=name)
         return self.nodes[name]
 
     def shape(self, name: Name) -> Shape:
@@ -349,9 +350,3 @@ def _seen_shapes(
             )
         seen.append(shape if m is None else m.out_shape)
     return seen
-
-
-def _listing(names: Iterable[Name], most: int = 8) -> str:
-    names = list(names)
-    shown = ", ".join(repr(n) for n in names[:most])
-    return (shown + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"

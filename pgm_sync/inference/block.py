@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .ordering import Elimination
+from .pivots import weak_rows
 
 Blocks = dict[tuple[int, int], Tensor]
 
@@ -30,18 +31,19 @@ def factorise(
     elimination: Elimination,
     sizes: list[int],
     system: Blocks,
+    units: float,
 ) -> BlockFactor:
-    """Collect: eliminate block after block, up to a pivot that is not positive definite."""
+    """Collect: eliminate block after block, up to a pivot that is not positive definite.
+
+    `units` of rounding may add up, see `weak`.
+    """
     blocks = dict(system)
     lower: dict[int, Tensor] = {}
     cross: dict[int, Tensor] = {}
     for v, later in zip(elimination.order, elimination.later, strict=True):
         pivot = blocks[v, v]
         factor, info = torch.linalg.cholesky_ex(pivot)
-        diagonal = factor.diagonal(dim1=-2, dim2=-1).square()
-        # What rounding leaves of a direction without any precision is as bad as a negative pivot.
-        threshold = 16 * torch.finfo(pivot.dtype).eps * system[v, v].diagonal(dim1=-2, dim2=-1).abs()
-        if bool((info > 0).any()) or not bool((diagonal > threshold).all()):
+        if bool(weak_rows(factor, info, system[v, v].diagonal(dim1=-2, dim2=-1), units).any()):
             return BlockFactor(elimination, lower, cross, sizes, v)
         lower[v] = factor
         if not later:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .ordering import ScalarScheme
+from .pivots import weak_rows
 
 
 class Steps(NamedTuple):
@@ -41,6 +42,10 @@ class BlockRoundFactor(NamedTuple):
 
 def on_device(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
     """The rounds of a scheme for blocks, with their indices on `device`."""
+    return scheme.kept("block rounds", device, lambda: _steps(scheme, device))
+
+
+def _steps(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
     found = []
     for r in scheme.rounds:
         to_first, to_second = r.to[r.first], r.to[r.second]
@@ -55,8 +60,11 @@ def on_device(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
     return found
 
 
-def factorise(scheme: ScalarScheme, steps: list[Steps], values: Tensor) -> BlockRoundFactor:
-    """Eliminate round after round; `values` are the slots of the precision, 0 where there is fill."""
+def factorise(scheme: ScalarScheme, steps: list[Steps], values: Tensor, units: float) -> BlockRoundFactor:
+    """Eliminate round after round; `values` are the slots of the precision, 0 where there is fill.
+
+    `units` of rounding may add up, see `weak`.
+    """
     values = values.clone()
     n = scheme.n
     lower: list[Tensor] = []
@@ -64,10 +72,7 @@ def factorise(scheme: ScalarScheme, steps: list[Steps], values: Tensor) -> Block
     scale = values[:n].detach().diagonal(dim1=-2, dim2=-1)
     for step in steps:
         root, info = torch.linalg.cholesky_ex(values.index_select(0, step.pivots))
-        pivots = root.detach().diagonal(dim1=-2, dim2=-1).square()
-        # What rounding leaves of a direction without any precision is as bad as a negative pivot.
-        weak = ~(pivots > 16 * torch.finfo(pivots.dtype).eps * scale[step.pivots].abs())
-        bad = (info > 0).reshape(len(step.pivots), -1).any(1) | weak.reshape(len(step.pivots), -1).any(1)
+        bad = weak_rows(root, info, scale[step.pivots], units).reshape(len(step.pivots), -1).any(1)
         lower.append(root)
         order.append(step.pivots)
         failed.append(bad)

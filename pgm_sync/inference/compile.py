@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DtypeError, StalePlanError
+from ..errors import DeviceError, DtypeError, ParameterError, StalePlanError
 from ..graph.factor_graph import FactorGraph, Name
 from .block import Blocks
 from .evidence import Unary, likelihood_sites
@@ -40,6 +41,14 @@ class Constants(NamedTuple):
     log_scale: Tensor  # ()
 
 
+class Watched(NamedTuple):
+    """A tensor that a potential or map holds: torch counts how often it was written to."""
+
+    tensor: Tensor
+    version: int
+    factor: Name
+
+
 @dataclass(eq=False)
 class Plan:
     """A compiled graph, made by `compile`. Reusable as long as the graph stays as it is."""
@@ -51,6 +60,7 @@ class Plan:
     device: torch.device | None
     dtype: torch.dtype | None
     description: tuple
+    watched: list[Watched]
     memory: dict[str, Any] = field(default_factory=dict)  # what plans of the engine keep between inferences
     _structures: dict[frozenset, Structure] = field(default_factory=dict)
     _constants: dict[tuple, Constants] = field(default_factory=dict)
@@ -66,11 +76,19 @@ class Plan:
         return not (self.sums.eta.requires_grad or bool(self.sums.eta.any()))
 
     def check_current(self) -> None:
-        """Raise StalePlanError if the graph has changed since the plan was made."""
+        """Raise StalePlanError if the graph has changed since the plan was made, or numbers in its potentials."""
         if describe(self.graph) != self.description:
             raise StalePlanError(
-                f"{self.graph!r} has changed since this plan was compiled; call compile(graph) again"
+                f"{self.graph!r} has changed since this plan was compiled; call compile(graph) again",
+                graph=self.graph,
             )
+        for tensor, version, factor in self.watched:
+            if tensor._version != version:
+                raise StalePlanError(
+                    f"numbers of factor {factor!r} were written over in place since this plan was compiled; call "
+                    "compile(graph) again",
+                    factor=factor,
+                )
 
     def structure(self, matrix_evidence: Iterable[Name] = ()) -> Structure:
         """The elimination for evidence that is a matrix on the given nodes or Likelihood factors."""
@@ -177,15 +195,35 @@ def compile(
     With `device` or `dtype` (float32 or float64) evidence is brought there before anything is computed, for
     denoisers in half precision for example; without, the evidence decides.
 
-    Raises EmptyGraphError, GraphStructureError, UnfittedError, UnsupportedError (see `infer`), DtypeError.
+    Raises ParameterError (not a FactorGraph), EmptyGraphError, GraphStructureError, UnfittedError, UnsupportedError
+    (see `infer`), DtypeError, DeviceError; ShapeError, NotFiniteError, CovarianceError for a potential of one's own
+    whose `information` is wrong.
     """
+    if not isinstance(graph, FactorGraph):
+        raise ParameterError(
+            f"graph is a {type(graph).__name__}; give a FactorGraph (from_trajectory_graph makes one of a networkx "
+            "graph)",
+            value=graph,
+        )
     if dtype not in (None, torch.float32, torch.float64):
         raise DtypeError(f"dtype={dtype} is not torch.float32 or torch.float64", dtype=dtype)
     graph.validate()
     sites = shared_sites(graph)
     pairs, constants = _add_up(element_terms(graph, sites), sites.size)
-    device = None if device is None else torch.device(device)
-    return Plan(graph, sites, pairs, constants, device, dtype, describe(graph))
+    where = None if device is None else _usable(device)
+    return Plan(graph, sites, pairs, constants, where, dtype, describe(graph), numbers(graph))
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    """The device, once a tensor could be made there. Raises DeviceError."""
+    try:
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(f"device={device!r} cannot be used: {reason}", device=device) from error
+    if found.type == "meta":
+        raise DeviceError("device='meta' holds no numbers; give one that does, as 'cpu'", device=device)
+    return found
 
 
 def _add_up(terms: list[ElementTerm], size: int) -> tuple[np.ndarray, Constants]:
@@ -215,6 +253,28 @@ def describe(graph: FactorGraph) -> tuple[Any, ...]:
         if kind == "factor"
     )
     return nodes, ends
+
+
+def numbers(graph: FactorGraph) -> list[Watched]:
+    """All tensors in the potentials and maps of a graph, each once."""
+    found: dict[int, Watched] = {}
+    known: set[int] = set()  # many factors share one potential
+
+    def look(value: Any, factor: Name) -> None:
+        if isinstance(value, Tensor):
+            if not value.is_inference():  # these have no counter, and cannot be written to outside inference mode
+                found.setdefault(id(value), Watched(value, value._version, factor))
+        elif isinstance(value, tuple | list):
+            for part in value:
+                look(part, factor)
+        elif dataclasses.is_dataclass(value) and id(value) not in known:
+            known.add(id(value))
+            for item in dataclasses.fields(value):
+                look(getattr(value, item.name), factor)
+
+    for name, data in graph.nodes(data=True):
+        look((data.get("potential"), data.get("maps", ())), name)
+    return list(found.values())
 
 
 def as_plan(graph: FactorGraph | Plan) -> Plan:

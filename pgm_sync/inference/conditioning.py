@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import BatchError, GraphStructureError, ParameterError, ShapeError
 from ..gaussian import Gaussian, require_finite
 from ..graph.factor_graph import Name
+from .evidence import as_numbers
 from .posterior import Solution
 from .problem import Problem, product
 
@@ -80,12 +81,7 @@ def _read(given: Any, name: Name, shape: tuple[int, ...], like: Tensor) -> tuple
             f"observed {name!r} is a tuple of {len(given)}; give values, or a pair (values, mask)", name=name
         )
     value, mask = given if isinstance(given, tuple) else (given, None)
-    try:
-        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    except (TypeError, ValueError):
-        raise ParameterError(
-            f"observed {name!r} is a {type(value).__name__}; give numbers, or a pair (values, mask)", name=name
-        ) from None
+    value = as_numbers(value, "observed", name, like.dtype, like.device)
     chosen = torch.ones(shape, dtype=torch.bool) if mask is None else torch.as_tensor(mask)
     if chosen.dtype != torch.bool or tuple(chosen.shape) != shape:
         raise ShapeError(

@@ -42,9 +42,8 @@ class Operator:
         self.couplings = torch.sparse_coo_tensor(
             both, values[kept].repeat(2), (self.size, self.size), check_invariants=False
         ).coalesce()
-        with (
-            warnings.catch_warnings()
-        ):  # torch calls its CSR format beta; products with COO take six times as long
+        with warnings.catch_warnings():
+            # torch calls its CSR format beta; products with COO take six times as long
             warnings.simplefilter("ignore", UserWarning)
             self._rows = self.couplings.to_sparse_csr()
         self._sites = [torch.from_numpy(s).to(self.device) for s in structure.blocks.sites]
@@ -129,10 +128,12 @@ def conjugate_gradient(
             return _iterate(problem, operator, right, guess, tolerance, max_iterations, progress, record)
 
         guess = None if start is None else operator.columns(start.to(system.eta).expand_as(system.eta))
-        found = operator.rows(columns(operator.columns(system.eta), guess, trace))
-        if not bool(system.eta.any()):  # solved without a product, which says nothing about the precision
-            probe = torch.randn(operator.size, generator=torch.Generator().manual_seed(0)).to(system.eta)
-            columns(operator.columns(probe.expand_as(system.eta)))
+        right = operator.columns(system.eta)
+        found = operator.rows(columns(right, guess, trace))
+        nothing = ~right.any(0)
+        if bool(nothing.any()):  # solved without a product, which says nothing about the precision
+            probe = torch.randn(operator.size, generator=torch.Generator().manual_seed(0)).to(right)
+            columns(probe[:, None] * nothing)
     batched = operator._diagonal.shape[1] > 1 or any(b.ndim > 2 for b in system.blocks.values())
 
     def solve(right: Tensor) -> Tensor:
@@ -170,7 +171,8 @@ def conjugate_gradient(
 
     def unsupported(*_: Any) -> Tensor:
         raise UnsupportedError(
-            "conjugate gradients give means and covariances, no log evidence and no samples; use method='exact'"
+            "conjugate gradients give means and covariances, no log evidence and no samples; use method='exact'",
+            method="cg",
         )
 
     nonzero = operator.couplings.values().numel() + operator.size

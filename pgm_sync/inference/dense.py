@@ -12,7 +12,7 @@ from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import full_covariance, node_marginal
 from ..potentials import Likelihood
-from ..potentials.base import StructuralPotential
+from ..potentials.base import StructuralPotential, checked_information
 from .evidence import Elements, read_evidence
 from .sites import Sites, shared_sites
 
@@ -49,8 +49,7 @@ def dense_joint(
             continue
         matrix = torch.cat([see(name, m.dense()) for name, m in zip(scope, maps, strict=True)])
         shape = maps[0].out_shape
-        information = potential.information([m.out_shape for m in maps])
-        own, own_eta, own_scale = (part.double() for part in information)
+        own, own_eta, own_scale = checked_information(potential, factor, [m.out_shape for m in maps])
         if potential.elementwise:
             n, size = len(scope), math.prod(shape)
             own = own.reshape(n, n, *(own.shape[2:] or (1,) * len(shape))).expand(n, n, *shape)

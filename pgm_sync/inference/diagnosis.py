@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csc_array
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
-from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError
+from ..errors import ImproperGraphError, NotFiniteError, PgmSyncError, listed
 from ..maps import element_index
 from ..potentials import Correlation
 from ..potentials.correlation import as_pair
-from .precision import DENSE_UP_TO, NARROW, PATIENCE, Coordinates, coordinates, lowest
+from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest
 from .problem import Problem
 from .structure import Structure
 
@@ -37,12 +35,11 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
     held = {name: place[plan.sites.index[name].numpy()] for name in plan.graph.variables}
     held = {name: where[where >= 0] for name, where in held.items() if where.max() >= 0}
     names = list(held)
-    listed = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     own = coordinates(problem).of(sites)
     if not (np.isfinite(own.diagonal).all() and np.isfinite(own.values).all()):
         return NotFiniteError(
-            f"the joint precision of {listed} overflows {problem.system.eta.dtype}; rescale the content, give smaller "
-            "precisions, or use float64",
+            f"the joint precision of {listed(names)} overflows {problem.system.eta.dtype}; rescale the content, "
+            "give smaller precisions, or use float64",
             nodes=names,
         )
     low, vector, worst = min((_lowest(own, k) for k in range(len(own.diagonal))), key=lambda found: found[0])
@@ -52,7 +49,13 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
     shown = ", ".join(f"{n!r} ({share[n]:.2f})" for n in leading)
     scale = np.abs(own.diagonal).max()
     safe = rho = None
-    if low > -1e-6 * max(scale, 1e-300):
+    dtype, what = problem.system.eta.dtype, "is improper"
+    if low > torch.finfo(dtype).eps * scale:  # more than rounding of its entries gives a singular precision
+        what = f"is too close to improper for {dtype}"
+        cause = (
+            f"rounding adds up over {len(sites)} coupled elements to as much; use float64, or give these nodes evidence"
+        )
+    elif low > -1e-6 * max(scale, 1e-300):
         cause = (
             "nothing fixes a direction of it; give one of these nodes evidence, or a prior: "
             f"graph.add_factor('prior', [{leading[0]!r}], Evidence(0.0, precision=1.0))"
@@ -70,7 +73,7 @@ def improper(problem: Problem, sites: np.ndarray) -> PgmSyncError:
             f"precision of more than {-low:.3g} to these nodes"
         )
     return ImproperGraphError(
-        f"the joint density is improper on the component of {listed}: along a direction that is mostly {shown} the "
+        f"the joint density {what} on the component of {listed(names)}: along a direction that is mostly {shown} the "
         f"precision is {low:.3g}: {cause}",
         nodes=names,
         smallest_eigenvalue=low,
@@ -99,20 +102,7 @@ def _bottom(matrix: Any) -> tuple[float, np.ndarray]:
     A diagnosis of thousands of nodes need not tell apart directions whose precisions differ in the third digit, which
     is what takes an eigenvalue solver its time on long chains and large grids.
     """
-    n = matrix.shape[0]
-    if n <= LARGEST_EXACT:
-        return lowest(matrix)
-    matrix = csc_array(matrix)
-    start = np.random.default_rng(0).standard_normal(n)
-    try:
-        _, vectors = eigsh(matrix, k=1, which="SA", v0=start, tol=1e-3, maxiter=PATIENCE[matrix.nnz <= NARROW * n])
-    except ArpackNoConvergence:  # the smallest is near zero: nothing fixes a direction, and that is quick to invert
-        diagonal = matrix.diagonal()
-        reach = abs(matrix).sum(0) - abs(diagonal)
-        low, high = (diagonal - reach).min(), (diagonal + reach).max()
-        shift = low - 1e-7 * max(high - low, abs(low), np.finfo(np.float64).tiny)
-        _, vectors = eigsh(matrix, k=1, sigma=shift, which="LM", v0=start, tol=1e-3)
-    return float(vectors[:, 0] @ (matrix @ vectors[:, 0])), vectors[:, 0]
+    return lowest(matrix, tolerance=0 if matrix.shape[0] <= LARGEST_EXACT else 1e-3)
 
 
 def _safe_scale(own: Coordinates, k: int) -> float | None:
@@ -182,28 +172,3 @@ def _safe_rho(problem: Problem, own: Coordinates, k: int) -> float | None:
         middle = (low + high) / 2
         low, high = (middle, high) if proper(middle) else (low, middle)
     return low
-
-
-def dense_component(problem: Problem, sites: np.ndarray) -> Tensor:
-    """The precision of one component, ``(*batch, n, n)``, float64 on the CPU."""
-    plan, structure, system, _ = problem
-    place = np.full(plan.sites.size, -1, dtype=np.int64)
-    place[sites] = np.arange(len(sites))
-    if structure.group[sites[0]] >= 0:
-        matrix = torch.diag_embed(system.diagonal[..., torch.from_numpy(sites).to(system.diagonal.device)])
-        matrix = matrix.detach().double().cpu()
-        for k in np.flatnonzero(place[plan.pairs[:, 0]] >= 0) if len(plan.pairs) else ():
-            a, b = place[plan.pairs[k]]
-            matrix[..., a, b] += system.pairs[k].item()
-            matrix[..., b, a] += system.pairs[k].item()
-        return matrix
-    batch = next(iter(system.blocks.values())).shape[:-2]
-    matrix = torch.zeros(*batch, len(sites), len(sites), dtype=torch.float64)
-    for (a, b), values in system.blocks.items():
-        rows, columns = place[structure.blocks.sites[a]], place[structure.blocks.sites[b]]
-        if rows[0] < 0 or columns[0] < 0:
-            continue
-        values = values.detach().double().cpu()
-        matrix[..., torch.from_numpy(rows)[:, None], torch.from_numpy(columns)] = values
-        matrix[..., torch.from_numpy(columns)[:, None], torch.from_numpy(rows)] = values.mT
-    return matrix

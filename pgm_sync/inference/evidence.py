@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DeviceError, DtypeError, ParameterError, ShapeError, UnknownNameError
+from ..errors import DeviceError, DtypeError, ParameterError, ShapeError, UnknownNameError, listed
 from ..gaussian import Gaussian, require_finite, require_symmetric
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import Identity, LinearMap
@@ -57,7 +58,8 @@ def read_evidence(
         return _unary(sites, *pair, {every: evidence}), [], ()
     if evidence is not None and not isinstance(evidence, Mapping):
         raise ParameterError(
-            f"evidence is a {type(evidence).__name__}; give a dictionary {{name: (mean, precision)}} or Elements"
+            f"evidence is a {type(evidence).__name__}; give a dictionary {{name: (mean, precision)}} or Elements",
+            value=evidence,
         )
     evidence = dict(evidence or {})
     dtype, device = _common(evidence, dtype, device)
@@ -76,6 +78,14 @@ def read_evidence(
             names.append(name)
         else:
             pairs[name] = _shaped_pair(value, name, graph.shape(name), dtype, device)
+    if joints:  # among pairs alone, means and precisions are compared when they are put together
+        batches = {}
+        for name, value in evidence.items():
+            parts = [value[0].shape[:-2], value[1].shape[:-1], value[2].shape] if name in names else [
+                part.shape[:-1] for part in pairs[name]
+            ]
+            batches[name] = torch.broadcast_shapes(*parts)
+        _common_batch(batches, f"for {listed(evidence)}")
     mean, precision = _side_by_side(sites, pairs, dtype, device)
     return _unary(sites, mean, precision, {name: evidence[name] for name in pairs}), joints, tuple(names)
 
@@ -171,6 +181,10 @@ def _common(
             raise DtypeError(
                 f"evidence for {other!r} has dtype {tensor.dtype}; use float32 or float64", name=other
             )
+        if tensor.layout != torch.strided:
+            raise DtypeError(f"evidence for {other!r} has layout {tensor.layout}; give a dense tensor", name=other)
+        if tensor.is_meta:
+            raise DeviceError(f"evidence for {other!r} is on meta, which holds no numbers", name=other)
         if dtype is None and tensor.dtype not in (torch.float32, torch.float64):
             raise DtypeError(
                 f"evidence for {other!r} has dtype {tensor.dtype}, too coarse to solve in; use float32, or "
@@ -202,12 +216,7 @@ def _shaped_pair(
         )
     parts = []
     for what, part in zip(("mean", "precision"), value, strict=True):
-        try:
-            tensor = torch.as_tensor(part, dtype=dtype, device=device)
-        except (TypeError, ValueError) as error:
-            raise ParameterError(
-                f"evidence {what} for {name!r} is {part!r}, neither a number nor a tensor", name=name
-            ) from error
+        tensor = as_numbers(part, f"evidence {what} for", name, dtype, device)
         lead = tensor.shape[: max(tensor.ndim - len(shape), 0)]
         if tensor.shape[len(lead) :] != shape:
             try:
@@ -224,17 +233,53 @@ def _shaped_pair(
     return parts[0], parts[1]
 
 
+def as_numbers(value: Any, what: str, name: Name, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`value` as a real tensor. Raises DtypeError (complex numbers), ParameterError (no numbers)."""
+    if isinstance(value, Tensor) and value.dtype == dtype and value.device == device:
+        return value
+    if _complex(value):  # torch drops the imaginary part of what numpy holds
+        raise DtypeError(f"{what} {name!r} has complex numbers; real ones needed", name=name)
+    try:
+        return torch.as_tensor(value, dtype=dtype, device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ParameterError(f"{what} {name!r} is {value!r}, neither a number nor a tensor", name=name) from error
+
+
+def _complex(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_complex, value))
+    if isinstance(value, Tensor):
+        return value.is_complex()
+    return isinstance(value, np.ndarray | np.generic) and bool(np.iscomplexobj(value))
+
+
 def _checked_gaussian(
     value: Gaussian, name: Name, size: int, dtype: torch.dtype, device: torch.device
 ) -> Gaussian:
+    if not all(isinstance(part, Tensor) for part in value):
+        raise ParameterError(
+            f"evidence for {name!r} is a Gaussian of {', '.join(type(part).__name__ for part in value)}; give tensors",
+            name=name,
+        )
     if tuple(value.precision.shape[-2:]) != (size, size) or value.eta.shape[-1:] != (size,):
         raise ShapeError(
             f"evidence for {name!r} is over {tuple(value.precision.shape[-2:])} elements, it has {size}",
             name=name,
             expected=size,
         )
+    batches = value.precision.shape[:-2], value.eta.shape[:-1], value.log_scale.shape
+    try:
+        torch.broadcast_shapes(*batches)
+    except RuntimeError:
+        raise ShapeError(
+            f"evidence for {name!r}: the batches of precision, eta and log_scale, "
+            f"{', '.join(str(tuple(batch)) for batch in batches)}, do not broadcast",
+            name=name,
+            got=tuple(map(tuple, batches)),
+        ) from None
     require_symmetric(value.precision, f"evidence precision for {name!r}")
     require_finite(value.eta, f"evidence eta for {name!r}")
+    require_finite(value.log_scale, f"evidence log_scale for {name!r}")
     return Gaussian(*(torch.as_tensor(part, dtype=dtype, device=device) for part in value))
 
 

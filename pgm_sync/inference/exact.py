@@ -10,9 +10,12 @@ from torch import Tensor
 
 from ..gaussian import Gaussian
 from .diagnosis import component_of, improper
-from .plans import BlockSolver, GroupSolver, block_solver, group_solver, weak
+from .pivots import close, first_bad, lost, rounding, weak_rows
+from .plans import Solver, block_solver, group_solver
 from .posterior import Solution
+from .precision import precision_entries
 from .problem import Problem
+from .structure import Structure
 
 
 def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
@@ -33,22 +36,18 @@ def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
 
     known = solvers
 
-    def join(parts: list[list[Tensor]]) -> Tensor:
-        flat = [part for listed in parts for part in listed]
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
-        return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
-
     def solve(right: Tensor) -> Tensor:
-        return join([solver.solve(right) for solver in known])
+        return _join(structure, [solver.solve(right) for solver in known])
 
     def root(white: Tensor) -> Tensor:
-        return join([solver.root(white) for solver in known])
+        return _join(structure, [solver.root(white) for solver in known])
 
     def log_determinant() -> Tensor:
         return system.eta.new_zeros(lead) + sum(solver.log_determinant() for solver in known)
 
     def variance() -> Tensor:
-        return join([solver.variance() for solver in known]).expand(*lead, problem.plan.sites.size)
+        every = _join(structure, [solver.variance() for solver in known])
+        return every.expand(*lead, problem.plan.sites.size)
 
     def entries(rows: Tensor, columns: Tensor) -> Tensor:
         return _entries(problem, known, lead, rows, columns)
@@ -69,9 +68,16 @@ def eliminate(problem: Problem, start: Solution | None = None) -> Solution:
     )
 
 
-def _factorise(problem: Problem) -> list[GroupSolver | BlockSolver]:
+def _join(structure: Structure, parts: list[list[Tensor]]) -> Tensor:
+    """``(*batch, sites)`` from the parts of all solvers."""
+    flat = [part for listed in parts for part in listed]
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
+    return structure.join([part.expand(*batch, part.shape[-1]) for part in flat])
+
+
+def _factorise(problem: Problem) -> list[Solver]:
     structure = problem.structure
-    solvers: list[GroupSolver | BlockSolver] = []
+    solvers: list[Solver] = []
     for group in structure.groups:
         solver = group_solver(group, problem)
         copy = solver.failed()
@@ -85,10 +91,29 @@ def _factorise(problem: Problem) -> list[GroupSolver | BlockSolver]:
         if bad is not None:
             raise improper(problem, component_of(structure, own[bad][0]))
         solvers.append(blocks)
+    if any(solver.close for solver in solvers):
+        with torch.no_grad():
+            site = _lost(problem, solvers)
+        if site is not None:
+            raise improper(problem, component_of(structure, site))
     return solvers
 
 
-def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockSolver] | None:
+def _lost(problem: Problem, solvers: list[Solver]) -> int | None:
+    structure, every = problem.structure, np.arange(problem.plan.sites.size)
+    diagonal = precision_entries(problem._replace(coupling=None), every, every)
+    left = _join(structure, [solver.left() for solver in solvers]).expand(diagonal.shape)
+    component = torch.from_numpy(structure.component).to(left.device, torch.int64)
+    return lost(
+        left,
+        diagonal,
+        lambda white: _join(structure, [solver.root(white) for solver in solvers]),
+        component,
+        max(solver.width for solver in solvers),
+    )
+
+
+def _same_factors(problem: Problem, state: Any) -> list[Solver] | None:
     """The factors of an earlier solution, if this problem has the same plan and the same precision."""
     earlier, solvers = state or (None, None)
     if earlier is None or earlier.structure is not problem.structure:
@@ -102,7 +127,7 @@ def _same_factors(problem: Problem, state: Any) -> list[GroupSolver | BlockSolve
 
 def _entries(
     problem: Problem,
-    solvers: list[GroupSolver | BlockSolver],
+    solvers: list[Solver],
     lead: torch.Size,
     rows: Tensor,
     columns: Tensor,
@@ -132,22 +157,25 @@ def solve_dense(problem: Problem, joint: Gaussian) -> Solution:
     structure = problem.structure
     lower, info = torch.linalg.cholesky_ex(joint.precision)
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
-    bad = weak(diagonal.square(), joint.precision.diagonal(dim1=-2, dim2=-1))
-    if bool((info > 0).any()):
-        raise improper(problem, component_of(structure, int(info.max()) - 1))
-    if bool(bad.any()):
-        raise improper(
-            problem, component_of(structure, int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0]))
-        )
+    units = rounding(4 * structure.largest_component, 0)  # in any order, so that no width is known
+    site = first_bad(weak_rows(lower, info, joint.precision.diagonal(dim1=-2, dim2=-1), units))
+    def root(white: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(lower.mT, white.unsqueeze(-1), upper=True).squeeze(-1)
+
+    own = joint.precision.diagonal(dim1=-2, dim2=-1).detach()
+    left = (diagonal.square() / own).detach()
+    if site is None and close(left):
+        component = torch.from_numpy(structure.component).to(left.device, torch.int64)
+        with torch.no_grad():
+            site = lost(left, own, root, component)
+    if site is not None:
+        raise improper(problem, component_of(structure, site))
     covariance = torch.cholesky_inverse(lower)
 
     def solve(right: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(right.shape[:-1], lower.shape[:-2])
         right = right.expand(*batch, right.shape[-1]).unsqueeze(-1)
         return torch.cholesky_solve(right, lower.expand(*batch, *lower.shape[-2:])).squeeze(-1)
-
-    def root(white: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(lower.mT, white.unsqueeze(-1), upper=True).squeeze(-1)
 
     return Solution(
         solve(joint.eta),

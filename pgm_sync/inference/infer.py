@@ -76,12 +76,6 @@ def infer(
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
-    if not isinstance(graph, FactorGraph | Plan):
-        raise ParameterError(
-            f"graph is a {type(graph).__name__}; give a FactorGraph (from_trajectory_graph makes one of a networkx "
-            "graph) or a plan of ps.compile",
-            value=graph,
-        )
     if start is not None and not isinstance(start, Posterior):
         raise ParameterError(f"start is a {type(start).__name__}; give an earlier posterior", value=start)
     plan = as_plan(graph)

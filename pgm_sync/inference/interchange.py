@@ -79,7 +79,8 @@ def from_scipy(precision: Any, eta: Any = None, names: Sequence[Name] | None = N
         i, j = asymmetry.row[worst], asymmetry.col[worst]
         raise CovarianceError(
             f"precision is not symmetric: its two entries for {names[i]!r} and {names[j]!r} differ by "
-            f"{asymmetry.data[worst]:.3g}"
+            f"{asymmetry.data[worst]:.3g}",
+            names=(names[i], names[j]),
         )
     graph = FactorGraph()
     for name in names:

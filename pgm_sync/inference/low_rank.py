@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap, Shape, element_index
+from ..maps.features import FeatureMap
+from .block import times
 from .compile import Plan, compile
 from .evidence import Elements
 from .exact import eliminate
@@ -32,24 +35,21 @@ RATIO = 4  # times as many elements as features
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Matrix(LinearMap):
-    """A linear map given by its dense matrix ``(out_size, in_size)``."""
+class Matrix(FeatureMap):
+    """Features given by their matrix ``(out_size, in_size)``, whose rows need not be orthonormal."""
 
     in_shape: Shape
     to_shape: Shape
     matrix: Tensor
+    orthonormal = False
 
     @property
     def out_shape(self) -> Shape:
         return self.to_shape
 
-    def apply(self, x: Tensor) -> Tensor:
-        batch = x.shape[: x.ndim - len(self.in_shape)]
-        return (x.reshape(*batch, self.in_size) @ self.matrix.to(x).mT).reshape(*batch, *self.to_shape)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        batch = y.shape[: y.ndim - len(self.to_shape)]
-        return (y.reshape(*batch, self.out_size) @ self.matrix.to(y)).reshape(*batch, *self.in_shape)
+    @cached_property
+    def rows(self) -> Tensor:
+        return self.matrix
 
 
 class LowRank(NamedTuple):
@@ -90,9 +90,7 @@ def split(plan: Plan) -> LowRank | None:
         if size < SMALLEST or RATIO * sum(m.out_size for m in seen) > size or name in graph.hidden:
             continue
         rows = torch.cat([m.dense() for m in {id(m): m for m in seen}.values()])
-        q, r = torch.linalg.qr(rows.mT)
-        kept = r.diagonal().abs() > 1e-10 * r.diagonal().abs().max()
-        bases[name] = (q[:, kept]).mT.contiguous() if bool(kept.all()) else _row_space(rows)
+        bases[name] = _row_space(rows)
     chosen = {f for factors in coupled.values() for f in factors}
     for name in bases:
         for factor in graph.adj[name]:
@@ -126,7 +124,7 @@ def _maps_on(graph: FactorGraph, factor: Name, name: Name) -> list[LinearMap]:
 
 
 def _row_space(rows: Tensor) -> Tensor:
-    """Orthonormal rows that span dependent ones."""
+    """Orthonormal rows that span the given ones, which may be dependent."""
     _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
     return vectors[values > 1e-10 * values.max()].contiguous()
 
@@ -159,7 +157,7 @@ def solve_by_features(
     zero = like.new_zeros(())
     posed = pose(
         low.features,
-        {n: Gaussian(node.precision, _times(node.precision, node.see(first.mean)), zero)
+        {n: Gaussian(node.precision, times(node.precision, node.see(first.mean)), zero)
          for n, node in zip(low.bases, nodes, strict=True)},
     )  # fmt: skip
     second = eliminate(posed)
@@ -170,7 +168,7 @@ def solve_by_features(
         batch = torch.broadcast_shapes(content.shape[:-1], features.shape[:-1])
         content = content.expand(*batch, content.shape[-1])
         for node, own in zip(nodes, where, strict=True):
-            moved = _times(node.gain.mT, features[..., own] - node.see(content))
+            moved = times(node.gain.mT, features[..., own] - node.see(content))
             content = content.index_add(-1, node.sites, moved.expand(*batch, len(node.sites)))
         return content
 
@@ -183,7 +181,7 @@ def solve_by_features(
 
     def solve(right: Tensor) -> Tensor:
         alone = first.solve(right)
-        return lift(alone, second.solve(put([_times(n.precision, n.see(alone)) for n in nodes])))
+        return lift(alone, second.solve(put([times(n.precision, n.see(alone)) for n in nodes])))
 
     def root(white: Tensor) -> Tensor:
         # the part of the noise inside the features' span is exchanged for a sample of the features
@@ -206,12 +204,12 @@ def solve_by_features(
     def entries(rows: Tensor, columns: Tensor) -> Tensor:
         return first.entries(rows, columns) + coupling.covariances(rows.numpy(), columns.numpy(), second)
 
-    added = posed.system.eta - put([_times(n.precision, n.see(first.mean)) for n in nodes])
+    added = posed.system.eta - put([times(n.precision, n.see(first.mean)) for n in nodes])
     eta = base.system.eta
     batch = torch.broadcast_shapes(eta.shape[:-1], added.shape[:-1])
     eta = eta.expand(*batch, eta.shape[-1])
     for node, own in zip(nodes, where, strict=True):
-        eta = eta.index_add(-1, node.sites, _times(node.basis.mT, added[..., own]).expand(*batch, -1))
+        eta = eta.index_add(-1, node.sites, times(node.basis.mT, added[..., own]).expand(*batch, -1))
     system = base.system._replace(
         eta=eta, log_scale=lambda: base.system.log_scale() + posed.system.log_scale()
     )
@@ -267,8 +265,8 @@ class Coupling:
         out = x.new_zeros(*moved.shape[:-1], x.shape[-1])
         for node, own in zip(self._nodes, self._index, strict=True):
             # less what is the evidence's
-            own_part = moved[..., own.to(x.device)] - _times(node.precision, node.see(x))
-            out = out.index_add(-1, node.sites, _times(node.basis.mT, own_part))
+            own_part = moved[..., own.to(x.device)] - times(node.precision, node.see(x))
+            out = out.index_add(-1, node.sites, times(node.basis.mT, own_part))
         return out
 
     def entries(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
@@ -316,7 +314,3 @@ class Coupling:
             where = torch.from_numpy(chosen).to(like.device)
             out = out.expand(*batch, len(rows)).index_add(-1, where, values.expand(*batch, len(chosen)))
         return out
-
-
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    return (matrix @ vectors.unsqueeze(-1)).squeeze(-1) if matrix.ndim > 2 else vectors @ matrix.mT

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import ParameterError
+
+T = TypeVar("T")
 
 ORDERS = ("minimum degree", "minimum fill", "odd-even")
 MINIMUM_FILL_UP_TO = 300  # nodes; it takes longer to find, and gains little on large patterns
@@ -108,6 +110,7 @@ def _greedy(
     """
     if price is None:
         price = lambda v: len(adjacent[v])  # noqa: E731
+    degree = [len(around) for around in adjacent]
     prices = [price(v) for v in range(len(adjacent))]
     heap = [(p, v) for v, p in enumerate(prices)]
     heapq.heapify(heap)
@@ -130,6 +133,24 @@ def _greedy(
         for u in touched:
             prices[u] = price(u)
             heapq.heappush(heap, (prices[u], u))
+    return _hub_last(order, later, degree)
+
+
+def _hub_last(order: list[int], later: list[tuple[int, ...]], degree: list[int]) -> Elimination:
+    """The order with a hub, if it is among those at the end that are all joined to each other, as the last of them.
+
+    Any order of them costs the same, but the last pivot holds the rounding of all the others, which is small beside
+    what a hub has on the diagonal, and not beside a leaf.
+    """
+    n = len(order)
+    first = n - 1
+    while first > 0 and len(later[first - 1]) == n - first:
+        first -= 1
+    end = order[first:]
+    hub = max(end, key=lambda v: degree[v], default=0)
+    if end and degree[hub] > 2 * degree[end[-1]]:
+        order = [*order[:first], *(v for v in end if v != hub), hub]
+        later = [*later[:first], *(tuple(sorted(order[k + 1 :])) for k in range(first, n))]
     return Elimination(tuple(order), tuple(later))
 
 
@@ -201,6 +222,18 @@ class ScalarScheme:
 
     def __init__(self, n: int, edges: tuple[tuple[int, int], ...], order: str | None = None):
         self.n, self.edges, self._order = n, edges, order
+        self._kept: dict[tuple[str, Hashable], Any] = {}
+
+    def kept(self, what: str, device: Hashable, make: Callable[[], T]) -> T:
+        """What a plan has made of the scheme for a device: made once, and let go with the scheme."""
+        if (what, device) not in self._kept:
+            self._kept[what, device] = make()
+        return self._kept[what, device]
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Both ends of every edge, ``(2, edges)``."""
+        return np.ascontiguousarray(np.array(self.edges, dtype=np.int64).reshape(-1, 2).T)
 
     @cached_property
     def _found(self) -> tuple[Elimination, str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import block, block_rounds, elimination, rounds
 from .ordering import Elimination, ScalarScheme, scalar_scheme
+from .pivots import ALONG, close, closeness, first_bad, rounding, weak, weak_rows
 from .problem import Problem
 from .structure import ElementGroup, Rows, Signatures
 
@@ -28,16 +29,24 @@ MOST_SIGNATURES = 8  # different matrices that a group may have, to be solved as
 LARGEST_SIGNATURE = 512  # rows
 
 
-class GroupSolver(abc.ABC):
-    """One group of equal components, factorised."""
+class Solver(abc.ABC):
+    """A group of equal components, or the block system, factorised.
+
+    Parts are ``(*batch, G)`` per position of a group, ``(*batch, s)`` per block.
+    """
 
     name: str
     width: int  # the largest message, in numbers
     cost: float  # multiplications, means and marginals
+    close: bool = False  # whether `failed` saw pivots that are small beside their diagonal, see `lost`
 
     @abc.abstractmethod
     def failed(self) -> int | None:
-        """A copy whose precision is not positive definite."""
+        """A copy, or a block, whose precision is not positive definite."""
+
+    @abc.abstractmethod
+    def left(self) -> list[Tensor]:
+        """What the elimination leaves of the diagonal: pivots as shares of it."""
 
     @abc.abstractmethod
     def solve(self, right: Tensor) -> list[Tensor]:
@@ -49,7 +58,7 @@ class GroupSolver(abc.ABC):
 
     @abc.abstractmethod
     def log_determinant(self) -> Tensor:
-        """Sum over all copies, ``(*precision batch)``."""
+        """Sum over all copies or blocks, ``(*precision batch)``."""
 
     @abc.abstractmethod
     def variance(self) -> list[Tensor]:
@@ -57,29 +66,10 @@ class GroupSolver(abc.ABC):
 
     @abc.abstractmethod
     def covariance(self, a: int, b: int) -> Tensor:
-        """Between two positions of every copy, ``(*precision batch, G)``."""
+        """Between two positions of every copy, ``(*precision batch, G)``; between two blocks all, ``(..., s, s)``."""
 
 
-def weak(pivots: Tensor, diagonal: Tensor, rows: int = 1) -> Tensor:
-    """Where rounding has left nothing of a pivot: as bad as a negative one, and NaN is too.
-
-    Rounding adds up over the `rows` of a component: the last pivot of a singular one may be so many units.
-    """
-    return ~(pivots > max(16, rows) * torch.finfo(pivots.dtype).eps * diagonal.abs())
-
-
-def _failed_copy(pivots: list[Tensor], diagonal: list[Tensor], highest: Tensor) -> int | None:
-    """The first copy with a weak pivot; one reduction per lane where all is well."""
-    with torch.no_grad():
-        low = torch.stack([lane.amin() for lane in pivots])
-        if not bool(weak(low, highest, len(pivots)).any()):
-            return None
-        bad = torch.stack([weak(p, d, len(pivots)) for p, d in zip(pivots, diagonal, strict=True)])
-        copies = bad.reshape(-1, bad.shape[-1]).any(0)
-        return int(copies.nonzero()[0]) if bool(copies.any()) else None
-
-
-class LaneElimination(GroupSolver):
+class LaneElimination(Solver):
     """Many copies: every number of the elimination is a vector over them."""
 
     name = "elimination of all elements at once"
@@ -94,7 +84,19 @@ class LaneElimination(GroupSolver):
         self.factor = elimination.factorise(self.scheme, self.diagonal, edges)
 
     def failed(self) -> int | None:
-        return _failed_copy(self.factor.pivots, self.diagonal, self._highest)
+        pivots = self.factor.pivots
+        with torch.no_grad():
+            # one reduction per lane where all is well
+            low = torch.stack([lane.amin() for lane in pivots])
+            units = rounding(self.scheme.n, self.width)
+            share = max(closeness(low.dtype), units * torch.finfo(low.dtype).eps)
+            if bool((low > share * self._highest).all()):
+                return None
+            self.close = any(map(close, self.left()))
+            return first_bad(torch.stack([weak(p, d, units) for p, d in zip(pivots, self.diagonal, strict=True)]))
+
+    def left(self) -> list[Tensor]:
+        return [(p / d).detach() for p, d in zip(self.factor.pivots, self.diagonal, strict=True)]
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return elimination.solve(self.scheme, self.factor, self.group.site_rows.lanes(right))
@@ -120,7 +122,7 @@ class LaneElimination(GroupSolver):
         return elimination.solve(self.scheme, self.factor, unit)[b]
 
 
-class RoundElimination(GroupSolver):
+class RoundElimination(Solver):
     """Few copies of a large pattern: all pivots that do not meet go at once."""
 
     name = "elimination in rounds of independent pivots"
@@ -141,9 +143,12 @@ class RoundElimination(GroupSolver):
         return self.factor[: self.scheme.n]
 
     def failed(self) -> int | None:
-        bad = weak(self._pivots.detach(), self.diagonal.detach(), self.scheme.n)
-        copies = bad.reshape(-1, bad.shape[-1]).any(0)
-        return int(copies.nonzero()[0]) if bool(copies.any()) else None
+        units = rounding(self.scheme.n, self.width)
+        self.close = any(map(close, self.left()))
+        return first_bad(weak(self._pivots.detach(), self.diagonal.detach(), units))
+
+    def left(self) -> list[Tensor]:
+        return self._parts((self._pivots / self.diagonal).detach())
 
     def solve(self, right: Tensor) -> list[Tensor]:
         stacked = self.group.site_rows.stacked(right).movedim(-2, 0)
@@ -181,7 +186,7 @@ class RoundElimination(GroupSolver):
         return rounds.solve(self.scheme, self.steps, self.factor, unit)[b]
 
 
-class SharedMatrices(GroupSolver):
+class SharedMatrices(Solver):
     """Copies of few different matrices (K ⊗ I, or one per mask): small dense inverses, and one product per step."""
 
     def __init__(
@@ -209,16 +214,24 @@ class SharedMatrices(GroupSolver):
             values, vectors = signatures.eigen[0]
             self._values = values + shift.double()[..., None, None]  # (*batch, S, n)
             self._vectors = vectors
-            self._bad = weak(self._values, self._diagonal).any(-1)
+            self._bad = weak(self._values, self._diagonal, rounding(group.scheme.n, 0)).any(-1)
+            pivots = self._values
         else:
             off = static - torch.diag_embed(static.diagonal(dim1=-2, dim2=-1))
             self._lower, info = torch.linalg.cholesky_ex(off + torch.diag_embed(self._diagonal))
+            self._bad = weak_rows(self._lower, info, self._diagonal, rounding(4 * group.scheme.n, 0)).any(-1)
             pivots = self._lower.diagonal(dim1=-2, dim2=-1).square()
-            self._bad = (info > 0) | weak(pivots, self._diagonal).any(-1)
+        if close(pivots / self._diagonal):  # as in `lost`, for all columns of W
+            along = (self._diagonal.unsqueeze(-1) * self._half.square()).sum(-2)
+            self._bad = self._bad | ~(ALONG * torch.finfo(along.dtype).eps * along < 1).all(-1)
 
     def failed(self) -> int | None:
-        bad = self._bad.reshape(-1, self._bad.shape[-1]).any(0)
-        return int(self.signatures.first[bad.nonzero()[0, 0]]) if bool(bad.any()) else None
+        signature = first_bad(self._bad)
+        return None if signature is None else int(self.signatures.first[signature])
+
+    def left(self) -> list[Tensor]:
+        """All of it: what is close was looked at in float64."""
+        return [self._spread(torch.ones_like(own, dtype=self.dtype)) for own in self._diagonal.unbind(-1)]
 
     @cached_property
     def _inverse(self) -> Tensor:
@@ -274,39 +287,7 @@ class SharedMatrices(GroupSolver):
         return values.index_select(-1, self.signatures.label)
 
 
-class BlockSolver(abc.ABC):
-    """The block system, factorised."""
-
-    name: str
-    width: int
-    cost: float
-
-    @abc.abstractmethod
-    def failed(self) -> int | None:
-        """A block whose pivot is not positive definite."""
-
-    @abc.abstractmethod
-    def solve(self, right: Tensor) -> list[Tensor]:
-        """``Lambda^{-1} right``, a part ``(*batch, s)`` per block."""
-
-    @abc.abstractmethod
-    def root(self, white: Tensor) -> list[Tensor]:
-        """``W white`` with ``W W' = Lambda^{-1}``."""
-
-    @abc.abstractmethod
-    def log_determinant(self) -> Tensor:
-        """``(*precision batch)``"""
-
-    @abc.abstractmethod
-    def variance(self) -> list[Tensor]:
-        """Diagonal of the inverse, a part per block."""
-
-    @abc.abstractmethod
-    def covariance(self, a: int, b: int) -> Tensor:
-        """The whole block of the inverse between two blocks, ``(*precision batch, s_a, s_b)``."""
-
-
-class BlockElimination(BlockSolver):
+class BlockElimination(Solver):
     """Vector nodes and everything that is coupled to them: dense blocks on a junction tree, one after the other."""
 
     name = "block elimination"
@@ -320,10 +301,17 @@ class BlockElimination(BlockSolver):
         self.cost = structure.blocks.elimination.cost(self.sizes) * _block_batch(problem).numel()
         device = problem.system.eta.device
         self.index = [torch.from_numpy(s).to(device) for s in self.sites]
-        self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks)
+        units = rounding(structure.largest_of_blocks, self.width)
+        self.factor = block.factorise(structure.blocks.elimination, self.sizes, problem.system.blocks, units)
+        self._own = problem.system.blocks
 
     def failed(self) -> int | None:
+        if self.factor.failed is None:
+            self.close = any(map(close, self.left()))
         return self.factor.failed
+
+    def left(self) -> list[Tensor]:
+        return [_left(self.factor.lower[b], self._own[b, b]) for b in range(len(self.sizes))]
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return block.solve(self.factor, [right.index_select(-1, i) for i in self.index])
@@ -357,7 +345,7 @@ class BlockElimination(BlockSolver):
         return block.solve(self.factor, right)[b].movedim(0, -2)
 
 
-class BlockRounds(BlockSolver):
+class BlockRounds(Solver):
     """Many vector nodes of one size: all blocks that do not meet at once."""
 
     name = "block elimination in rounds of independent blocks"
@@ -375,11 +363,16 @@ class BlockRounds(BlockSolver):
         for (a, b), values in system.blocks.items():
             slots[scheme.find(a, b)] = values
         self.steps = block_rounds.on_device(scheme, system.eta.device)
-        self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots))
+        units = rounding(structure.largest_of_blocks, self.width)
+        self.factor = block_rounds.factorise(scheme, self.steps, torch.stack(slots), units)
+        self._own = torch.stack(slots[: scheme.n])
 
     def failed(self) -> int | None:
-        bad = self.factor.failed
-        return int(bad.nonzero()[0]) if bool(bad.any()) else None
+        self.close = any(map(close, self.left()))
+        return first_bad(self.factor.failed)
+
+    def left(self) -> list[Tensor]:
+        return list(_left(self.factor.lower, self._own))
 
     def solve(self, right: Tensor) -> list[Tensor]:
         return list(block_rounds.solve(self.steps, self.factor, self._rows.stacked(right).movedim(-2, 0)))
@@ -407,11 +400,15 @@ class BlockRounds(BlockSolver):
         return block_rounds.solve(self.steps, self.factor, unit)[b].movedim(0, -2)
 
 
+def _left(lower: Tensor, own: Tensor) -> Tensor:
+    return (lower.diagonal(dim1=-2, dim2=-1).square() / own.diagonal(dim1=-2, dim2=-1)).detach()
+
+
 def _block_batch(problem: Problem) -> torch.Size:
     return next(iter(problem.system.blocks.values())).shape[:-2]
 
 
-def block_solver(problem: Problem) -> BlockSolver:
+def block_solver(problem: Problem) -> Solver:
     """Blocks one after the other, or in rounds where they are many, of one size and narrowly coupled."""
     blocks = problem.structure.blocks
     sizes = {len(s) for s in blocks.sites}
@@ -428,7 +425,7 @@ def block_solver(problem: Problem) -> BlockSolver:
     return BlockElimination(problem)
 
 
-def group_solver(group: ElementGroup, problem: Problem) -> GroupSolver:
+def group_solver(group: ElementGroup, problem: Problem) -> Solver:
     """The plan for one group that is estimated fastest for this batch; `estimates` says by which numbers."""
     times = estimates(group, problem)
     for name in sorted(times, key=lambda name: times[name][0]):
@@ -440,12 +437,12 @@ def group_solver(group: ElementGroup, problem: Problem) -> GroupSolver:
 
 def estimates(
     group: ElementGroup, problem: Problem
-) -> dict[str, tuple[float, Callable[[], GroupSolver | None]]]:
+) -> dict[str, tuple[float, Callable[[], Solver | None]]]:
     """Estimated seconds of every plan, and how to run it; what runs may say that it cannot (None)."""
     scheme, system = group.scheme, problem.system
     wide = _wide(group, problem)
     columns = group.copies * system.eta.shape[:-1].numel()
-    found: dict[str, tuple[float, Callable[[], GroupSolver | None]]] = {}
+    found: dict[str, tuple[float, Callable[[], Solver | None]]] = {}
     if scheme.n <= 20_000:
         seconds = scheme.calls * (CALL + wide * STREAMED)
         found["lanes"] = (seconds, lambda: LaneElimination(group, problem))
@@ -513,9 +510,6 @@ def _signatures(
     first = torch.stack([(label == s).nonzero()[0, 0] for s in range(len(values))])
     if not torch.equal(columns[:, first][:, label], columns):
         return None
-    i, j = np.array(group.scheme.edges, dtype=np.int64).reshape(-1, 2).T
-    matrices = torch.diag_embed(own[:, first].T).contiguous()
-    matrices[:, i, j] = coupled[:, first].T
-    matrices[:, j, i] = coupled[:, first].T
+    matrices = group.matrices(own[:, first], coupled[:, first])
     copies = [(label == s).nonzero()[:, 0].to(device) for s in range(len(values))]
     return Signatures(label.to(device), first.to(device), copies, matrices.to(device), [])

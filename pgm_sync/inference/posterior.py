@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import NotFiniteError, ShapeError, UnknownNameError
+from ..errors import NotFiniteError, ShapeError, UnknownNameError, listed
 from ..gaussian import Gaussian
 from ..graph.factor_graph import Name
 from . import queries
@@ -42,7 +42,7 @@ class ByName(Mapping[Name, Tensor]):
     def __getitem__(self, name: Name) -> Tensor:
         if name not in self._names:
             raise UnknownNameError(
-                f"the posterior has no node {name!r}; it has {', '.join(map(repr, self._names[:8]))}",
+                f"the posterior has no node {name!r}; it has {listed(self._names)}",
                 name=name,
             )
         if name not in self._known:
@@ -82,10 +82,9 @@ def require_finite_solution(problem: Problem, values: Tensor, what: str) -> None
             return
         graph, sites = problem.plan.graph, problem.plan.sites
         names = [n for n in graph.variables if not bool(sites.gather(values, n).isfinite().all())]
-    listed = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise NotFiniteError(
-        f"the posterior {what} of {listed} overflows {values.dtype}; rescale the content and its precisions, or use "
-        "float64",
+        f"the posterior {what} of {listed(names)} overflows {values.dtype}; rescale the content and its precisions, "
+        "or use float64",
         nodes=names,
     )
 

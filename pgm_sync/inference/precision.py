@@ -96,8 +96,8 @@ class Coordinates(NamedTuple):
         return Coordinates(self.sites[chosen], self.diagonal[:, chosen], ends[kept], self.values[:, kept])
 
 
-def coordinates(problem: Problem, without: np.ndarray | None = None) -> Coordinates:
-    """All of Lambda, in float64 on the CPU; `without` is a mask of sites ``(sites,)`` to leave out."""
+def coordinates(problem: Problem) -> Coordinates:
+    """All of Lambda, in float64 on the CPU."""
     plan, structure, system, _ = problem
     lead = precision_batch(problem)
 
@@ -122,8 +122,7 @@ def coordinates(problem: Problem, without: np.ndarray | None = None) -> Coordina
         values.append(flat(block[..., torch.from_numpy(i), torch.from_numpy(j)]))
     ends_, values_ = np.concatenate(ends), np.concatenate(values, 1)
     coupled = (values_ != 0).any(0)
-    every = Coordinates(np.arange(plan.sites.size), diagonal, ends_[coupled], values_[:, coupled])
-    return every if without is None else every.of(np.flatnonzero(~without))
+    return Coordinates(np.arange(plan.sites.size), diagonal, ends_[coupled], values_[:, coupled])
 
 
 DENSE_UP_TO = 400  # rows, up to which eigenvalues come from LAPACK
@@ -131,8 +130,10 @@ NARROW = 6  # entries per row, up to which a sparse factor is cheap, as on chain
 PATIENCE = {True: 30, False: 1000}  # restarts of the plain Lanczos iteration before it takes over, narrow or not
 
 
-def lowest(matrix: Any) -> tuple[float, np.ndarray]:
+def lowest(matrix: Any, tolerance: float = 0) -> tuple[float, np.ndarray]:
     """Smallest eigenvalue and unit eigenvector of a symmetric scipy matrix; by Lanczos iteration if it is large.
+
+    `tolerance` is that of the vector (0: all digits); the value is its quotient ``v' matrix v``.
 
     The plain iteration is short where the spectrum has a gap, as random graphs have. Long chains and grids have none:
     there it goes on with ``(matrix - shift)^{-1}``, whose shift lies below all of Gershgorin's discs.
@@ -144,12 +145,12 @@ def lowest(matrix: Any) -> tuple[float, np.ndarray]:
     matrix = csc_array(matrix)
     start = np.random.default_rng(0).standard_normal(n)
     try:
-        values, vectors = eigsh(matrix, k=1, which="SA", v0=start, maxiter=PATIENCE[matrix.nnz <= NARROW * n])
+        patience = PATIENCE[matrix.nnz <= NARROW * n]
+        _, vectors = eigsh(matrix, k=1, which="SA", v0=start, tol=tolerance, maxiter=patience)
     except ArpackNoConvergence:
         diagonal = matrix.diagonal()
         reach = abs(matrix).sum(0) - abs(diagonal)
         low, high = (diagonal - reach).min(), (diagonal + reach).max()
         shift = low - 1e-7 * max(high - low, abs(low), np.finfo(np.float64).tiny)
-        _, vectors = eigsh(matrix, k=1, sigma=shift, which="LM", v0=start)
-        return float(vectors[:, 0] @ (matrix @ vectors[:, 0])), vectors[:, 0]
-    return float(values[0]), vectors[:, 0]
+        _, vectors = eigsh(matrix, k=1, sigma=shift, which="LM", v0=start, tol=tolerance)
+    return float(vectors[:, 0] @ (matrix @ vectors[:, 0])), vectors[:, 0]

@@ -73,7 +73,9 @@ def _group_product(group: ElementGroup, system: System, x: Tensor) -> list[Tenso
         diagonal = group.site_rows.stacked(system.diagonal).movedim(-2, 0)
         coupling = group.pair_rows.stacked(system.pairs)
         coupling = coupling.reshape(len(edges), *(1,) * (rows.ndim - 2), -1)
-        first, second = torch.tensor(edges, device=x.device).T
+        first, second = group.scheme.kept(
+            "ends", x.device, lambda: torch.from_numpy(group.scheme.ends).to(x.device)
+        )
         out = (
             diagonal.reshape(len(diagonal), *(1,) * (rows.ndim - diagonal.ndim), *diagonal.shape[1:]) * rows
         ).contiguous()

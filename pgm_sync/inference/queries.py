@@ -12,7 +12,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from ..errors import ConvergenceError, CovarianceError, ParameterError, ShapeError
+from ..errors import ConvergenceError, CovarianceError, ParameterError, ShapeError, listed
 from ..gaussian import Gaussian
 from ..graph.factor_graph import Name
 from ..graph.separation import names_of, require_disjoint
@@ -72,7 +72,7 @@ def conditional(posterior: Posterior, names: Any, given: Any) -> Gaussian:
             names=seen,
         )
     matrix = conditional_covariance(
-        posterior._solution.entries, sites[None], _free(posterior, _sites(posterior, known))[None], _listed(known)
+        posterior._solution.entries, sites[None], _free(posterior, _sites(posterior, known))[None], listed(known)
     )
     index = torch.from_numpy(sites).to(posterior._eta.device)
     return Gaussian.from_moments(posterior._solution.mean[..., index], matrix.squeeze(-3))
@@ -118,7 +118,7 @@ def _given_some(posterior: Posterior, first: Name, second: Name, known: Sequence
         both = np.concatenate([a, b], 1)
         copy[both], position[both] = np.arange(len(both))[:, None], np.arange(both.shape[1])
         chosen = np.flatnonzero(np.isin(component[i], component[both[:, 0]]) & (component[i] == component[j]))
-        matrix = conditional_covariance(entries, both, c, _listed(known))
+        matrix = conditional_covariance(entries, both, c, listed(known))
         m, p, q = (
             torch.from_numpy(k[chosen]).to(matrix.device) for k in (copy[i], position[i], position[j])
         )
@@ -135,13 +135,13 @@ def entropy(posterior: Posterior, names: Any) -> Tensor:
         free = posterior._solution.free
         size = posterior._sites.size if free is None else int(free.sum())
         return 0.5 * (size * math.log(2 * math.pi * math.e) - posterior._solution.log_determinant())
-    listed = names_of(posterior.graph, names)
-    _require_apart(posterior, listed)
-    entries, sites = posterior._solution.entries, _free(posterior, _sites(posterior, listed))
+    chosen = names_of(posterior.graph, names)
+    _require_apart(posterior, chosen)
+    entries, sites = posterior._solution.entries, _free(posterior, _sites(posterior, chosen))
     constant = 0.5 * len(sites) * math.log(2 * math.pi * math.e)
     total = posterior._eta.new_full(precision_batch(posterior._problem), constant)
     for (own,) in split(labels(posterior._problem), [sites]) if len(sites) else ():
-        total = total + half_log_determinant(covariance(entries, own, own), _listed(listed))
+        total = total + half_log_determinant(covariance(entries, own, own), listed(chosen))
     return total
 
 
@@ -159,8 +159,8 @@ def mutual_information(posterior: Posterior, first: Any, second: Any, given: Any
         if not n or not b.shape[1]:
             continue  # in different components, so independent
         both = np.concatenate([a, b], 1)
-        matrix = conditional_covariance(posterior._solution.entries, both, c, _listed(sets["given"]))
-        what = _listed(sets["first"] + sets["second"])
+        matrix = conditional_covariance(posterior._solution.entries, both, c, listed(sets["given"]))
+        what = listed(sets["first"] + sets["second"])
         total = total + half_log_determinant(matrix[..., :n, :n], what)
         total = total + half_log_determinant(matrix[..., n:, n:], what) - half_log_determinant(matrix, what)
     return total.clamp(min=0)  # what rounding takes below
@@ -262,10 +262,6 @@ def _vary_at(posterior: Posterior, i: np.ndarray, j: np.ndarray, variance: Tenso
         return variance
     ends = [free[torch.from_numpy(sites).to(free.device)] for sites in (i, j)]
     return torch.where(ends[0] & ends[1], variance, 1.0)
-
-
-def _listed(names: Sequence[Name], most: int = 8) -> str:
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _require_apart(posterior: Posterior, names: Sequence[Name]) -> None:

@@ -33,7 +33,11 @@ class Steps(NamedTuple):
 
 def on_device(scheme: ScalarScheme, device: torch.device) -> list[Steps]:
     """The rounds of a scheme with their indices on `device`."""
-    return [Steps(*(torch.from_numpy(part).to(device) for part in r)) for r in scheme.rounds]
+
+    def moved() -> list[Steps]:
+        return [Steps(*(torch.from_numpy(part).to(device) for part in r)) for r in scheme.rounds]
+
+    return scheme.kept("rounds", device, moved)
 
 
 def factorise(scheme: ScalarScheme, steps: list[Steps], diagonal: Tensor, edges: Tensor) -> Tensor:
@@ -41,7 +45,9 @@ def factorise(scheme: ScalarScheme, steps: list[Steps], diagonal: Tensor, edges:
     values = diagonal.new_zeros(scheme.slots, *diagonal.shape[1:])
     values = values.index_copy(0, torch.arange(scheme.n, device=values.device), diagonal)
     if len(scheme.edge_slots):
-        slots = torch.tensor(scheme.edge_slots, device=values.device)
+        slots = scheme.kept(
+            "edge slots", values.device, lambda: torch.tensor(scheme.edge_slots, device=values.device)
+        )
         values = values.index_copy(0, slots, edges.expand(len(slots), *values.shape[1:]))
     for step in steps:
         if not len(step.column):

@@ -13,9 +13,8 @@ from torch import Tensor
 from ..errors import ConvergenceError, ImproperGraphError
 from ..graph.factor_graph import FactorGraph, Name
 from .compile import Plan, System
-from .diagnosis import dense_component
 from .evidence import Elements
-from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest, precision_batch
+from .precision import DENSE_UP_TO, Coordinates, coordinates, lowest, precision_batch, precision_block
 from .problem import Problem, pose
 from .structure import ElementGroup
 
@@ -197,7 +196,8 @@ def _of_component(problem: Problem, sites: np.ndarray) -> _Ends:
     n, lead = len(sites), precision_batch(problem)
     if n > DENSE_UP_TO:
         return _by_iteration([coordinates(problem).of(sites)])
-    return _dense(dense_component(problem, sites).expand(*lead, -1, -1).reshape(lead.numel(), 1, n, n))
+    matrix = precision_block(problem, sites).detach().double().cpu()
+    return _dense(matrix.reshape(lead.numel(), 1, n, n))
 
 
 def _dense(matrices: Tensor) -> _Ends:
@@ -217,10 +217,5 @@ def _by_iteration(copies: list[Coordinates]) -> _Ends:
 
 def _matrices(group: ElementGroup, system: System) -> Tensor:
     """The precision of every copy, ``(*batch, G, n, n)``, float64 on the CPU."""
-    diagonal = group.site_rows.stacked(system.diagonal.detach().double().cpu()).movedim(-1, -2)
-    coupled = group.pair_rows.stacked(system.pairs.detach().double().cpu()).movedim(-1, -2)
-    matrices = torch.diag_embed(diagonal)
-    i, j = np.array(group.scheme.edges, dtype=np.int64).reshape(-1, 2).T
-    matrices[..., i, j] = coupled
-    matrices[..., j, i] = coupled
-    return matrices
+    diagonal, pairs = (part.detach().double().cpu() for part in (system.diagonal, system.pairs))
+    return group.matrices(group.site_rows.stacked(diagonal), group.pair_rows.stacked(pairs))

@@ -99,6 +99,13 @@ class ElementGroup:
             )
         return self._couplings[1]
 
+    def matrices(self, diagonal: Tensor, coupled: Tensor) -> Tensor:
+        """The matrix of every copy, ``(*batch, G, n, n)``, from ``(*batch, n, G)`` and ``(edges, G)``; any copies."""
+        out = torch.diag_embed(diagonal.movedim(-1, -2))
+        first, second = torch.from_numpy(self.scheme.ends)
+        out[..., first, second] = out[..., second, first] = coupled.movedim(-1, -2)
+        return out
+
     @property
     def copies(self) -> int:
         """G."""
@@ -133,6 +140,16 @@ class Structure:
         order = np.concatenate([g.sites.reshape(-1) for g in groups] + list(blocks.sites))
         self._back = Rows(np.argsort(order)[None])
         self._in_order = bool((order == np.arange(len(order))).all())
+
+    @cached_property
+    def largest_component(self) -> int:
+        """How many sites it has."""
+        return int(np.bincount(self.component).max())
+
+    @cached_property
+    def largest_of_blocks(self) -> int:
+        """How many sites the largest component has that is solved by blocks."""
+        return int(np.bincount(self.component[self.group < 0]).max())
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """``(*batch, sites)`` from the lanes of all groups and then of the blocks, ``(*batch, G or s)`` each."""

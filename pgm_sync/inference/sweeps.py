@@ -16,7 +16,6 @@ from .diagnosis import component_of, improper
 from .evidence import Elements
 from .plans import BlockElimination, LaneElimination
 from .problem import Problem, pose
-from .structure import ElementGroup
 
 
 class SweepMessage(NamedTuple):
@@ -69,8 +68,12 @@ def sweeps(
     collected: list[SweepMessage] = []
     distributed: list[SweepMessage] = []
     for group in problem.structure.groups:
-        collected += _collect(problem, group, names)
-        distributed += _distribute(problem, group, names)
+        solver = LaneElimination(group, problem)
+        copy = solver.failed()
+        if copy is not None:
+            raise improper(problem, group.sites[:, copy])
+        collected += _collect(problem, solver, names)
+        distributed += _distribute(problem, solver, names)
     if problem.structure.blocks.sites:
         first, second = _blocks(problem, names)
         collected += first
@@ -91,16 +94,10 @@ def _at(sites: np.ndarray, owners: list[tuple[Name, ...]]) -> tuple[Name, ...]:
     return tuple(dict.fromkeys(name for site in sites.tolist() for name in owners[site]))
 
 
-def _factorised(problem: Problem, group: ElementGroup) -> LaneElimination:
-    solver = LaneElimination(group, problem)
-    copy = solver.failed()
-    if copy is not None:
-        raise improper(problem, group.sites[:, copy])
-    return solver
-
-
-def _collect(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...]]) -> Iterator[SweepMessage]:
-    factor = _factorised(problem, group).factor
+def _collect(
+    problem: Problem, solver: LaneElimination, owners: list[tuple[Name, ...]]
+) -> Iterator[SweepMessage]:
+    group, factor = solver.group, solver.factor
     x = dict(enumerate(group.site_rows.lanes(problem.system.eta)))
     for node, later, column, _ in group.scheme.pivots:
         if not later:
@@ -115,10 +112,9 @@ def _collect(problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...
 
 
 def _distribute(
-    problem: Problem, group: ElementGroup, owners: list[tuple[Name, ...]]
+    problem: Problem, solver: LaneElimination, owners: list[tuple[Name, ...]]
 ) -> Iterator[SweepMessage]:
-    solver = _factorised(problem, group)
-    mean = solver.solve(problem.system.eta)
+    group, mean = solver.group, solver.solve(problem.system.eta)
     inverse = elimination.selected_inverse(group.scheme, solver.factor)
     for node, later, _, pairs in reversed(group.scheme.pivots):
         if not later:

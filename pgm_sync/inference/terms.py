@@ -16,7 +16,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import full_covariance, node_marginal
 from ..maps import LinearMap, element_index, is_sparse, sparse_entries
 from ..potentials import Information, Potential
-from ..potentials.base import StructuralPotential
+from ..potentials.base import StructuralPotential, checked_information
 from .sites import Sites
 
 LARGEST_MATRIX = 8192  # sites of a term through features: 0.5 GB
@@ -56,7 +56,8 @@ def seen_as(maps: Sequence[LinearMap], potential: Potential) -> str:
 def element_terms(graph: FactorGraph, sites: Sites) -> list[ElementTerm]:
     """The contributions of all elementwise factors through index and sparse maps, float64.
 
-    Raises UnfittedError for a potential without parameters, of whatever kind.
+    Raises UnfittedError for a potential without parameters, of whatever kind; as `checked_information` for one
+    whose information is wrong.
     """
     elements = []
     known: dict[tuple, Information] = {}  # many factors of a large graph share one potential
@@ -75,7 +76,7 @@ def element_terms(graph: FactorGraph, sites: Sites) -> list[ElementTerm]:
         shapes = tuple(m.out_shape for m in maps)
         key = (id(potential), shapes)
         if key not in known:
-            known[key] = potential.information(shapes)
+            known[key] = checked_information(potential, factor, shapes)
         if kind == "index":
             own = [sites.index[name][element_index(m)] for name, m in zip(scope, maps, strict=True)]
             alike.setdefault(key, []).append(own)
@@ -96,7 +97,8 @@ def joint_terms(graph: FactorGraph, sites: Sites) -> list[JointTerm]:
     """The contributions of all other factors, as matrices over sites, float64.
 
     A hidden variable gets the marginal its factors state, once: Eq. 1 divides by the marginals of the
-    trajectories only. Raises UnsupportedError for features of nodes too large to be looked at as a matrix.
+    trajectories only. Raises UnsupportedError for features of nodes too large to be looked at as a matrix; as
+    `checked_information`.
     """
     joints = []
     for factor in graph.factors:
@@ -112,15 +114,13 @@ def joint_terms(graph: FactorGraph, sites: Sites) -> list[JointTerm]:
                 factor=factor,
             )
         shapes = [m.out_shape for m in maps]
-        information = potential.information(shapes)
+        information = checked_information(potential, factor, shapes)
         if potential.elementwise:
             precision, eta, scale = _expanded(information, shapes[0])
             dense = torch.diag_embed(precision).permute(0, 2, 1, 3).reshape(eta.numel(), -1)
             joint = Gaussian(dense, eta.flatten(), scale)
         else:
-            joint = Gaussian(
-                information.precision.double(), information.eta.double(), information.log_scale.double()
-            )
+            joint = Gaussian(*information)
         joints.append(joint_term(joint, list(zip(scope, maps, strict=True)), sites))
     for name in graph.hidden:
         stated = node_marginal(graph, name)
@@ -160,7 +160,7 @@ def _expanded(information: Information, shape: tuple[int, ...]) -> tuple[Tensor,
     return (
         _expand(information.precision, (n, n), shape),
         _expand(information.eta, (n,), shape),
-        information.log_scale.double().expand(shape).sum(),
+        information.log_scale.expand(shape).sum(),
     )
 
 
@@ -168,7 +168,7 @@ def _expand(tensor: Tensor, lead: tuple[int, ...], shape: tuple[int, ...]) -> Te
     """(*lead) or (*lead, *shape) to (*lead, D)."""
     if tensor.ndim == len(lead):
         tensor = tensor.reshape(*lead, *(1,) * len(shape))
-    return tensor.double().expand(*lead, *shape).reshape(*lead, math.prod(shape))
+    return tensor.expand(*lead, *shape).reshape(*lead, math.prod(shape))
 
 
 def _index_term(precision: Tensor, eta: Tensor, log_scale: Tensor, ends: list[Tensor]) -> ElementTerm:

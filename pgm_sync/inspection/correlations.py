@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
 from ..potentials import Correlation, JointGaussian
 from ..potentials.base import diagonal_blocks, sizes
+from ..tables import Table
 
 Z95 = 1.959963984540054
 
@@ -32,57 +32,28 @@ class ModeCorrelation(NamedTuple):
     mutual_information: float  # nats, -log(1 - rho^2) / 2 (Eq. 3)
 
 
-class CorrelationTable(Sequence[ModeCorrelation]):
+class CorrelationTable(Table[ModeCorrelation]):
     """Rows of `correlations`; prints as a table, in notebooks too.
 
     ``mutual_information[factor]``: nats between the ends of a factor over all modes together, cross terms included.
     """
 
+    head = ("factor", "ends", "mode", "rho", "95 % interval", "nats")
+
     def __init__(self, rows: Sequence[ModeCorrelation], mutual_information: dict[Name, float]):
-        self.rows = list(rows)
+        super().__init__(rows)
         self.mutual_information = mutual_information
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.rows[index]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[ModeCorrelation]:
-        return iter(self.rows)
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per row, for pandas.DataFrame or JSON."""
-        return [row._asdict() for row in self.rows]
-
-    def _cells(self) -> list[list[str]]:
-        head = ["factor", "ends", "mode", "rho", "95 % interval", "nats"]
-        body = [
-            [
-                repr(r.factor),
-                f"{r.first!r} - {r.second!r}",
-                r.mode,
-                f"{r.rho:+.3f}",
-                "" if math.isnan(r.low) else f"[{r.low:+.3f}, {r.high:+.3f}]",
-                f"{r.mutual_information:.4f}",
-            ]
-            for r in self.rows
+    def cells(self, row: ModeCorrelation) -> list[str]:
+        """What a row shows."""
+        return [
+            repr(row.factor),
+            f"{row.first!r} - {row.second!r}",
+            row.mode,
+            f"{row.rho:+.3f}",
+            "" if math.isnan(row.low) else f"[{row.low:+.3f}, {row.high:+.3f}]",
+            f"{row.mutual_information:.4f}",
         ]
-        return [head, *body]
-
-    def __str__(self) -> str:
-        cells = self._cells()
-        widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-        return "\n".join(
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
-        )
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head, *body = self._cells()
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body)
-        return "<table><tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in head) + f"</tr>{rows}</table>"
 
 
 def correlations(graph: FactorGraph) -> CorrelationTable:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 import torch
 from torch import Tensor
 
-from ..errors import BatchError, ParameterError
+from ..errors import BatchError, ParameterError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..potentials import JointGaussian, Potential
+from .estimate import estimate_model, log_density, shrunk_moments
+from .hidden import estimate_hidden, unobserved
 from .problem import FEWEST, Problem, features, group_labels, pose, potentials, split
 from .record import Fit, fingerprint
-from .selection import Selection, select_covariance
-from .shrinkage import shrink_moments, shrunk_covariance
+from .selection import select_covariance
+from .shrinkage import Shrinkage, shrink_between, shrink_moments, split_shrinkage
+from .symmetry import Tie, Ties, bind_ties, describe_ties
 
 
 class FeatureMoments:
@@ -69,9 +71,10 @@ def fit_moments(
     graph: FactorGraph,
     data: Mapping[Name, Any] | FeatureMoments,
     *,
-    shrinkage: str | float = "ledoit_wolf",
+    shrinkage: Shrinkage = "ledoit_wolf",
     heldout: float = 0.2,
     groups: Sequence[int] | Tensor | None = None,
+    ties: Tie | Sequence[Tie] | None = None,
     seed: int = 0,
 ) -> FactorGraph:
     """Shrunk moments of the features that the factors see, then maximum likelihood under the graph (Eq. 14).
@@ -80,16 +83,22 @@ def fit_moments(
     ----------
     data
         ``{trajectory: (n, *shape)}``, row k of all of them from the same joint sample; on a canvas
-        ``{"canvas": (n, *canvas)}`` is enough, its views are cut out. Or `FeatureMoments`, gathered in batches (no
-        samples are held out then).
+        ``{"canvas": (n, *canvas)}`` is enough, its views are cut out. Hidden variables without data are learned by
+        expectation maximisation. Or `FeatureMoments`, gathered in batches (no samples are held out then).
     shrinkage
-        "ledoit_wolf", "oas", "none" or an intensity in [0, 1].
+        "ledoit_wolf", "oas", "none" or an intensity in [0, 1]: all correlations times ``1 - intensity``. Two of these,
+        ``("oas", 0.2)``: correlations between different trajectories by the second on top. "heldout": the two with
+        the best cross-validated likelihood under the graph (``details["shrinkage_compared"]``); about 30 times the
+        work of a fit, and worth it for few samples or many features.
     heldout
         share of the samples (of the groups, where given) kept back to score the fit; 0 for none. The potentials are
         then refitted on all samples.
     groups
         a label per sample: samples of one group (crops of one photograph) are not independent, and are held out
         together.
+    ties
+        `Symmetry`, `Stationary`, or several: moments are averaged over them, so that edges share parameters.
+        Intensities of shrinkage are those of the samples without ties, which is more than needed.
 
     The score is the mean log density of held-out samples in nats (``details["heldout_independent"]``: without
     edges). Factors that see different parts of one trajectory are fitted one by one.
@@ -98,27 +107,55 @@ def fit_moments(
     """
     problem = pose(graph)
     if isinstance(data, FeatureMoments):
-        return _fit_gathered(problem, data, shrinkage)
-    samples = features(problem, data)
+        return _fit_gathered(problem, data, shrinkage, bind_ties(ties, problem))
+    hidden = unobserved(problem, data)
+    samples = features(problem, data, [name for name in problem.blocks if name not in hidden])
     n = len(samples)
     train, test = split(n, heldout, groups, seed)
-    details: dict[str, Any] = {"shrinkage": shrinkage}
+    labels = group_labels(n, groups)
+    tied = bind_ties(ties, problem)
+    details: dict[str, Any] = {
+        "shrinkage": str(shrinkage) if isinstance(shrinkage, tuple | list) else shrinkage
+    }
+    if tied is not None:
+        details["ties"] = describe_ties(ties)
     score, trace = None, []
     if problem.partial:
-        found, details["shrinkage_intensity"] = _pairwise(problem, samples, shrinkage)
+        found, details["shrinkage_intensity"] = _pairwise(problem, samples, shrinkage, labels, seed)
         details["estimator"] = "pairwise"
+    elif hidden:
+        if tied is not None:
+            raise UnsupportedError("ties of graphs with hidden variables without data are not supported", hidden=hidden)
+        if len(test):
+            alone = nx.create_empty_copy(problem.network)
+            score, details["heldout_independent"] = (
+                log_density(samples[test], *model.observed).mean().item()
+                for model in (
+                    estimate_hidden(
+                        samples[train], shrinkage, network, problem.blocks, hidden, labels[train], seed
+                    )
+                    for network in (problem.network, alone)
+                )
+            )
+        model = estimate_hidden(samples, shrinkage, problem.network, problem.blocks, hidden, labels, seed)
+        found, trace = potentials(problem, model.mean, model.precision), model.trace
+        details |= {"estimator": "expectation maximisation", "hidden": [repr(name) for name in hidden]}
+        details |= {"shrinkage_intensity": model.intensity}
     else:
         if len(test):
             alone = nx.create_empty_copy(problem.network)
             score, details["heldout_independent"] = (
-                log_density(samples[test], *_model(samples[train], shrinkage, network, problem.blocks))
-                .mean()
-                .item()
-                for network in (problem.network, alone)
+                log_density(samples[test], *model[:2]).mean().item()
+                for model in (
+                    estimate_model(
+                        samples[train], shrinkage, network, problem.blocks, labels[train], seed, tied
+                    )
+                    for network in (problem.network, alone)
+                )
             )
-        estimate = estimate_model(samples, shrinkage, problem.network, problem.blocks)
+        estimate = estimate_model(samples, shrinkage, problem.network, problem.blocks, labels, seed, tied)
         found, trace = potentials(problem, estimate.mean, estimate.precision), estimate.trace
-        details |= {"estimator": "joint", "shrinkage_intensity": estimate.intensity}
+        details |= {"estimator": "joint", "shrinkage_intensity": estimate.intensity} | estimate.details
     record = Fit(
         method="moments",
         num_samples=n,
@@ -134,14 +171,21 @@ def fit_moments(
     return problem.fitted(found, record.to_dict())
 
 
-def _fit_gathered(problem: Problem, moments: FeatureMoments, shrinkage: str | float) -> FactorGraph:
+def _fit_gathered(
+    problem: Problem, moments: FeatureMoments, shrinkage: Shrinkage, ties: Ties | None
+) -> FactorGraph:
     """Eq. 14 from moments that were gathered batch by batch."""
     if moments.count < FEWEST:
         raise BatchError(f"the moments are of {moments.count} samples; at least {FEWEST} needed")
     sizes, known = ({name: len(rows) for name, rows in p.blocks.items()} for p in (problem, moments.problem))
     if sizes != known:
         raise ParameterError(f"the moments are of features {known}, the graph's factors see {sizes}")
-    covariance, intensity = shrink_moments(moments.covariance, moments.count, shrinkage)
+    overall, between = split_shrinkage(shrinkage)
+    mean = moments.mean
+    covariance, intensity = shrink_moments(moments.covariance, moments.count, overall)
+    covariance = shrink_between(covariance, problem.blocks, between)
+    if ties is not None:
+        mean, covariance, _ = ties.moments(mean, covariance)
     selection = select_covariance(covariance, problem.network, problem.blocks)
     record = Fit(
         method="moments",
@@ -151,74 +195,32 @@ def _fit_gathered(problem: Problem, moments: FeatureMoments, shrinkage: str | fl
         objective=selection.trace,
         details={
             "estimator": "joint, gathered in batches",
-            "shrinkage": shrinkage,
+            "shrinkage": str(shrinkage) if isinstance(shrinkage, tuple | list) else shrinkage,
             "shrinkage_intensity": intensity,
+            **selection.certificate,
         },
     )
-    return problem.fitted(potentials(problem, moments.mean, selection.precision), record.to_dict())
-
-
-class Estimate(NamedTuple):
-    """A joint Gaussian of all features, and how it was found."""
-
-    mean: Tensor  # (P,)
-    precision: Tensor  # (P, P)
-    intensity: float  # of shrinkage
-    trace: list[float]  # of covariance selection
-
-
-def estimate_model(
-    samples: Tensor, shrinkage: str | float, network: nx.Graph, blocks: dict[Name, Tensor]
-) -> Estimate:
-    """The maximum-likelihood Gaussian under a graph, from shrunk moments of ``(n, P)`` features (Eq. 14)."""
-    mean = samples.mean(0)
-    covariance, intensity = shrunk_covariance(samples - mean, shrinkage)
-    selection: Selection = select_covariance(covariance, network, blocks)
-    return Estimate(mean, selection.precision, intensity, selection.trace)
-
-
-def _model(
-    samples: Tensor, shrinkage: str | float, network: nx.Graph, blocks: dict[Name, Tensor]
-) -> tuple[Tensor, Tensor]:
-    return estimate_model(samples, shrinkage, network, blocks)[:2]
-
-
-def log_density(samples: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
-    """Of every sample under a Gaussian, ``(n)`` nats."""
-    offset = samples - mean
-    constant = torch.logdet(precision) - samples.shape[1] * math.log(2 * math.pi)
-    return 0.5 * (constant - ((offset @ precision) * offset).sum(1))
-
-
-def crossvalidated(
-    samples: Tensor,
-    blocks: dict[Name, Tensor],
-    network: nx.Graph,
-    parts: Sequence[Tensor],
-    shrinkage: str | float,
-) -> Tensor:
-    """Held-out log density of every sample ``(n)``, each from the fit on all parts but its own.
-
-    `parts` are masks ``(n)`` that cover every sample once.
-    """
-    out = samples.new_zeros(len(samples))
-    for part in parts:
-        out[part] = log_density(samples[part], *_model(samples[~part], shrinkage, network, blocks))
-    return out
+    precision = selection.precision if ties is None else ties.precision(selection.precision)
+    return problem.fitted(potentials(problem, mean, precision), record.to_dict())
 
 
 def _pairwise(
-    problem: Problem, samples: Tensor, shrinkage: str | float
+    problem: Problem, samples: Tensor, shrinkage: Shrinkage, labels: Tensor, seed: int
 ) -> tuple[dict[Name, Potential], float]:
     """Every factor from the moments of what it sees by itself, g_ij / (g_i g_j); and the mean shrinkage intensity."""
     graph = problem.reduction.graph
     found: dict[Name, Potential] = {}
     intensities = []
     for f in problem.factors:
-        ends = zip(graph.scope(f), graph.maps(f), strict=True)
-        own = torch.cat([samples[:, problem.blocks[name]] @ m.dense().T for name, m in ends], 1)
-        mean = own.mean(0)
-        covariance, intensity = shrunk_covariance(own - mean, shrinkage)
-        found[f] = JointGaussian(mean, covariance)
-        intensities.append(intensity)
+        seen = [
+            samples[:, problem.blocks[name]] @ m.dense().T
+            for name, m in zip(graph.scope(f), graph.maps(f), strict=True)
+        ]
+        rows = torch.arange(sum(own.shape[1] for own in seen)).split([own.shape[1] for own in seen])
+        blocks = dict(zip(graph.scope(f), rows, strict=True))
+        moments = shrunk_moments(
+            torch.cat(seen, 1), shrinkage, nx.complete_graph(graph.scope(f)), blocks, labels, seed
+        )
+        found[f] = JointGaussian(moments.mean, moments.covariance)
+        intensities.append(moments.intensity)
     return found, sum(intensities) / len(intensities)

@@ -77,8 +77,10 @@ def pose(graph: FactorGraph) -> Problem:
     return Problem(graph, learned, reduction, reduction.graph.markov_network(), blocks)
 
 
-def contents(problem: Problem, data: Mapping[Name, Any]) -> dict[Name, Tensor]:
-    """Joint clean samples ``(n, *shape)`` of every node that the factors join, on the CPU, views cut from canvases.
+def contents(
+    problem: Problem, data: Mapping[Name, Any], nodes: Sequence[Name] | None = None
+) -> dict[Name, Tensor]:
+    """Joint clean samples ``(n, *shape)`` of `nodes` (all that the factors join), on the CPU, views cut from canvases.
 
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError.
     """
@@ -91,7 +93,7 @@ def contents(problem: Problem, data: Mapping[Name, Any]) -> dict[Name, Tensor]:
         raise BatchError(f"a covariance needs at least {FEWEST} samples, got {counts}", counts=counts)
     carriers = find_carriers(graph)
     out = {}
-    for name in problem.blocks:
+    for name in problem.blocks if nodes is None else nodes:
         if name in given:
             out[name] = given[name]
             continue
@@ -125,9 +127,9 @@ def as_samples(graph: FactorGraph, name: Name, value: Any) -> Tensor:
     return samples
 
 
-def features(problem: Problem, data: Mapping[Name, Any]) -> Tensor:
-    """What the factors see of joint samples, ``(n, P)`` float64. Errors as `contents`."""
-    seen, maps = contents(problem, data), problem.reduction.features
+def features(problem: Problem, data: Mapping[Name, Any], nodes: Sequence[Name] | None = None) -> Tensor:
+    """What the factors see of joint samples of `nodes` (all), ``(n, P)`` float64. Errors as `contents`."""
+    seen, maps = contents(problem, data, nodes), problem.reduction.features
     return torch.cat([maps[name].apply(x.double()).flatten(1) for name, x in seen.items()], 1)
 
 

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..errors import ParameterError
 
 METHODS = ("ledoit_wolf", "oas", "none")
+Shrinkage = str | float | tuple[str | float, float]
+
+
+def split_shrinkage(shrinkage: Shrinkage) -> tuple[str | float, float]:
+    """Of all correlations, and, on top of it, of those between different nodes.
+
+    Raises ParameterError on what is neither one choice nor two.
+    """
+    if not isinstance(shrinkage, tuple | list):
+        return shrinkage, 0.0
+    if len(shrinkage) != 2:
+        raise ParameterError(
+            f"shrinkage={shrinkage} is not (of all correlations, of those between nodes)", shrinkage=shrinkage
+        )
+    apart = shrinkage[1]
+    if not isinstance(apart, int | float) or isinstance(apart, bool) or not 0 <= apart <= 1:
+        raise ParameterError(
+            f"shrinkage={shrinkage}: the second number must lie in [0, 1]", shrinkage=shrinkage
+        )
+    return shrinkage[0], float(apart)
+
+
+def shrink_between(covariance: Tensor, blocks: Mapping[Any, Tensor], intensity: float) -> Tensor:
+    """Towards independent nodes that keep their own covariance: blocks between nodes times ``1 - intensity``."""
+    if intensity == 0:
+        return covariance
+    shrunk = (1 - intensity) * covariance
+    for rows in blocks.values():
+        shrunk[rows[:, None], rows] = covariance[rows[:, None], rows]
+    return shrunk
 
 
 def shrunk_covariance(centred: Tensor, shrinkage: str | float) -> tuple[Tensor, float]:
@@ -42,15 +75,16 @@ def shrink_moments(covariance: Tensor, count: int, shrinkage: str | float) -> tu
         intensity = 0.0
     elif shrinkage == "oas":
         intensity = _oas(covariance, count)
-    elif shrinkage == "ledoit_wolf":
+    elif shrinkage in ("ledoit_wolf", "heldout"):
         raise ParameterError(
-            "shrinkage='ledoit_wolf' needs the samples themselves; moments gathered in batches take 'oas', 'none' or a "
-            "number",
+            f"shrinkage={shrinkage!r} needs the samples themselves; moments gathered in batches take 'oas', 'none' "
+            "or a number",
             shrinkage=shrinkage,
         )
     else:
         raise ParameterError(
-            f"shrinkage={shrinkage!r} is not {', '.join(METHODS)} or a number", shrinkage=shrinkage
+            f"shrinkage={shrinkage!r} is not {', '.join(METHODS)}, heldout, a number, or two of these",
+            shrinkage=shrinkage,
         )
     return _shrink(covariance, intensity), intensity
 

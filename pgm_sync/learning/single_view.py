@@ -10,7 +10,7 @@ limits).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,13 +24,19 @@ from ..maps import LinearMap
 from .problem import FEWEST, pose, potentials
 from .record import Fit, fingerprint
 from .selection import select_covariance
+from .symmetry import Tie, bind_ties, describe_ties
 
 SCALES_PER_OCTAVE = 2
 LONGEST = 8  # window widths; longer ranges look constant inside a window
 
 
 def fit_single_view(
-    graph: FactorGraph, data: Any, *, positions: Mapping[Name, int] | None = None, axis: int = -1
+    graph: FactorGraph,
+    data: Any,
+    *,
+    positions: Mapping[Name, int] | None = None,
+    axis: int = -1,
+    ties: Tie | Sequence[Tie] | None = None,
 ) -> FactorGraph:
     """Potentials between windows that were never seen together (Eq. 15).
 
@@ -43,6 +49,11 @@ def fit_single_view(
         ``{trajectory: pixels}``, where each window begins along the axis; any distances.
     axis
         of the shape, negative, along which the windows lie.
+    ties
+        symmetries besides stationarity, which is built in: `mirror(graph)`, or a `Flip` of every window.
+
+    The views may be samples of the denoiser itself, ``ps.sample(graph without factors, ...).samples``: potentials
+    then need no data at all, and are as good as what the denoiser knows.
 
     The covariance of two columns depends on their distance only; single windows show it up to their width, a sum of
     exponential kernels continues it. From the joint covariance of all features it is Eq. 14 again.
@@ -59,7 +70,11 @@ def fit_single_view(
         )
     places = require_positions(positions, names)
     mean, covariance, model = joint_covariance(views, problem.reduction.features, places, axis)
+    tied = bind_ties(ties, problem)
+    if tied is not None:
+        mean, covariance, _ = tied.moments(mean, covariance)
     selection = select_covariance(covariance, problem.network, problem.blocks)
+    precision = selection.precision if tied is None else tied.precision(selection.precision)
     share = model.variance / model.variance.sum()
     record = Fit(
         method="single_view",
@@ -73,9 +88,11 @@ def fit_single_view(
             "axis": axis,
             "kernel_scales": [s if math.isfinite(s) else None for s in model.scales.tolist()],
             "kernel_weights": (share @ model.weights).tolist(),
+            **selection.certificate,
+            **({} if tied is None else {"ties": describe_ties(ties)}),
         },
     )
-    return problem.fitted(potentials(problem, mean, selection.precision), record.to_dict())
+    return problem.fitted(potentials(problem, mean, precision), record.to_dict())
 
 
 class StationaryModel(NamedTuple):

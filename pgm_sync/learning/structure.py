@@ -1,9 +1,10 @@
-"""Which trajectories to join: learned graphs, and candidate graphs compared on held-out data (Eq. 18)."""
+"""Which trajectories to join, learned from joint samples (Eq. 18)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -11,15 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BatchError, ParameterError
+from ..errors import ConvergenceError, CovarianceError, ParameterError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import Identity, LinearMap
 from ..potentials import JointGaussian
-from .moments import crossvalidated, fit_moments
+from .estimate import shrunk_moments
+from .moments import fit_moments
 from .problem import features, group_labels, pose
-from .shrinkage import shrunk_covariance
+from .selection import select_covariance
+from .shrinkage import Shrinkage
 
-STRUCTURES = ("chow_liu", "glasso")
+STRUCTURES = ("chow_liu", "glasso", "ebic")
+PENALTIES = 30  # of the path of "ebic"
+PATIENCE = 6  # graphs on the path, each worse than the best
+EBIC = 0.5  # Foygel and Drton's gamma; 0 is BIC
 
 
 def learn_structure(
@@ -28,7 +34,7 @@ def learn_structure(
     method: str = "chow_liu",
     *,
     maps: Mapping[Name, LinearMap] | None = None,
-    shrinkage: str | float = "ledoit_wolf",
+    shrinkage: Shrinkage = "ledoit_wolf",
     significant: bool = True,
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -44,7 +50,10 @@ def learn_structure(
     method
         "chow_liu": the tree of largest likelihood (Chow and Liu 1968), a maximum spanning tree over the mutual
         information of pairs. "glasso": an edge where the graphical lasso over all features, its penalty chosen by
-        cross-validation (scikit-learn), leaves anything of a pair's precision.
+        cross-validation (scikit-learn), leaves anything of a pair's precision; a penalty that predicts well keeps many
+        edges that are not there. "ebic": of the graphs on the path of the graphical lasso, each refitted without a
+        penalty, the one with the best extended Bayesian information criterion [FoygelDrton2010]_, and from there edge
+        by edge, out and in, while that improves. To find the graph rather than to predict.
     maps
         ``{trajectory: map}``, what factors see of each; whole contents if not given.
     significant
@@ -70,15 +79,16 @@ def learn_structure(
     complete = _joined(graph, nx.complete_graph(names), seen)
     problem = pose(complete)
     samples, blocks = features(problem, data), problem.blocks
-    mean = samples.mean(0)
-    covariance, _ = shrunk_covariance(samples - mean, shrinkage)
+    covariance = shrunk_moments(samples, shrinkage, problem.network, blocks, groups, seed).covariance
     information = pair_information(covariance, blocks)
     if method == "chow_liu":
         network = chow_liu(information)
         if significant:
             network = _significant(network, len(group_labels(len(samples), groups).unique()), blocks)
-    else:
+    elif method == "glasso":
         network = _lasso(samples, blocks)
+    else:
+        network = _best_by_ebic(samples, blocks, len(group_labels(len(samples), groups).unique()))
     joined = _joined(graph, network, seen)
     if not network.edges:
         joined.graph["structure"] = _record(method, information, network)
@@ -119,9 +129,18 @@ def _significant(tree: nx.Graph, samples: int, blocks: Mapping[Name, Tensor]) ->
 def _lasso(samples: Tensor, blocks: Mapping[Name, Tensor]) -> nx.Graph:
     from sklearn.covariance import GraphicalLassoCV
 
-    scaled = (samples - samples.mean(0)) / samples.std(0).clamp_min(1e-12)
+    scaled = _standardised(samples)
     with np.errstate(invalid="ignore"):  # a fold whose likelihood is -inf for some penalty loses to others
         precision = torch.from_numpy(GraphicalLassoCV(assume_centered=True).fit(scaled.numpy()).precision_)
+    return _support(precision, blocks)
+
+
+def _standardised(samples: Tensor) -> Tensor:
+    return (samples - samples.mean(0)) / samples.std(0).clamp_min(1e-12)
+
+
+def _support(precision: Tensor, blocks: Mapping[Name, Tensor]) -> nx.Graph:
+    """An edge where anything is left of a pair's precision."""
     network = nx.Graph()
     network.add_nodes_from(blocks)
     names = list(blocks)
@@ -130,6 +149,116 @@ def _lasso(samples: Tensor, blocks: Mapping[Name, Tensor]) -> nx.Graph:
             if bool((precision[blocks[a][:, None], blocks[b]] != 0).any()):
                 network.add_edge(a, b)
     return network
+
+
+def _best_by_ebic(samples: Tensor, blocks: Mapping[Name, Tensor], count: int) -> nx.Graph:
+    """From the path of the graphical lasso, and then edge by edge; `count` is the number of independent samples."""
+    scaled = _standardised(samples)
+    covariance = scaled.mT @ scaled / len(scaled)
+    best: tuple[nx.Graph, Criterion] | None = None
+    seen, worse = set(), 0
+    for candidate in _path(covariance, blocks):
+        edges = frozenset(map(frozenset, candidate.edges))
+        if edges in seen:
+            continue
+        seen.add(edges)
+        found = _ebic(covariance, candidate, blocks, count)
+        if best is None or (found is not None and found.value < best[1].value):
+            assert found is not None  # the first has no edges, whose likelihood has a maximum
+            best, worse = (candidate, found), 0
+        else:
+            worse += 1
+        if worse == PATIENCE:
+            break
+    assert best is not None
+    while True:
+        best = _without_needless(covariance, *best, blocks, count)
+        more = _with_most_wanted(covariance, *best, blocks, count)
+        if more is None:
+            return best[0]
+        best = more
+
+
+def _without_needless(
+    covariance: Tensor, network: nx.Graph, at: Criterion, blocks: Mapping[Name, Tensor], count: int
+) -> tuple[nx.Graph, Criterion]:
+    """Drop the weakest edge as long as the criterion improves."""
+    while network.edges:
+        less = network.copy()
+        less.remove_edge(*min(network.edges, key=lambda edge: _strength(at.precision, blocks, *edge)))
+        found = _ebic(covariance, less, blocks, count)
+        if found is None or found.value >= at.value:
+            break
+        network, at = less, found
+    return network, at
+
+
+def _with_most_wanted(
+    covariance: Tensor, network: nx.Graph, at: Criterion, blocks: Mapping[Name, Tensor], count: int
+) -> tuple[nx.Graph, Criterion] | None:
+    """With the edge of the largest score statistic, if that improves the criterion.
+
+    The slope of the likelihood in a block of the precision that the graph holds at zero is model minus sample.
+    """
+    absent = list(nx.non_edges(network))
+    if not absent:
+        return None
+    model = torch.linalg.inv(at.precision)
+    scale = model.diagonal().rsqrt()
+    slope = ((model - covariance) * scale[:, None] * scale).square()
+    more = network.copy()
+    more.add_edge(
+        *max(absent, key=lambda edge: slope[blocks[edge[0]][:, None], blocks[edge[1]]].mean().item())
+    )
+    found = _ebic(covariance, more, blocks, count)
+    return None if found is None or found.value >= at.value else (more, found)
+
+
+def _path(covariance: Tensor, blocks: Mapping[Name, Tensor]) -> Iterator[nx.Graph]:
+    """Graphs of the graphical lasso, from none of the edges on, until it fails (more features than samples)."""
+    from sklearn.covariance import graphical_lasso
+    from sklearn.exceptions import ConvergenceWarning
+
+    yield _support(torch.eye(len(covariance)), blocks)
+    off = covariance - torch.diag(covariance.diagonal())
+    largest = off.abs().max().item()
+    for penalty in np.geomspace(largest, largest / 100, PENALTIES)[1:]:
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore", ConvergenceWarning)  # only the zeros are used
+                _, precision = graphical_lasso(covariance.numpy(), penalty)
+        except FloatingPointError:
+            return
+        yield _support(torch.from_numpy(precision), blocks)
+
+
+class Criterion(NamedTuple):
+    """The extended Bayesian information criterion of a graph, smaller is better, and the fitted precision."""
+
+    value: float
+    precision: Tensor  # (P, P)
+
+
+def _ebic(
+    covariance: Tensor, network: nx.Graph, blocks: Mapping[Name, Tensor], count: int
+) -> Criterion | None:
+    """None for a graph on which the likelihood has no maximum."""
+    try:
+        precision = select_covariance(covariance, network, blocks, tolerance=1e-5).precision
+    except (CovarianceError, ConvergenceError):
+        return None
+    likelihood = 0.5 * count * (torch.logdet(precision) - (precision * covariance).sum()).item()
+    parameters = sum(len(blocks[a]) * len(blocks[b]) for a, b in network.edges)
+    penalty = parameters * (math.log(count) + 4 * EBIC * math.log(len(blocks)))
+    return Criterion(penalty - 2 * likelihood, precision)
+
+
+def _strength(precision: Tensor, blocks: Mapping[Name, Tensor], a: Name, b: Name) -> float:
+    """Partial correlation of a pair: the nats that are lost without the edge, nearly, per parameter."""
+    rows, columns = blocks[a], blocks[b]
+    scale = precision.diagonal().rsqrt()
+    partial = precision[rows[:, None], columns] * scale[rows][:, None] * scale[columns]
+    return partial.square().mean().item()
 
 
 def _joined(graph: FactorGraph, network: nx.Graph, seen: Mapping[Name, LinearMap]) -> FactorGraph:
@@ -151,77 +280,3 @@ def _record(method: str, information: nx.Graph, network: nx.Graph) -> dict[str, 
         "edges": [[repr(a), repr(b)] for a, b in network.edges],
         "mutual_information": [[repr(a), repr(b), w] for a, b, w in information.edges(data="weight")],
     }
-
-
-class GraphScore(NamedTuple):
-    """A row of `compare_graphs`: nats per joint sample, held out."""
-
-    name: str
-    log_likelihood: float
-    gain: float  # over independent trajectories
-    interval: tuple[float, float]  # 95 %, of the gain, bootstrapped over groups
-    samples: int
-
-
-def compare_graphs(
-    candidates: Mapping[str, FactorGraph],
-    data: Mapping[Name, Any],
-    *,
-    folds: int = 5,
-    shrinkage: str | float = "ledoit_wolf",
-    groups: Sequence[int] | Tensor | None = None,
-    seed: int = 0,
-) -> list[GraphScore]:
-    """Candidate graphs by cross-validated log-likelihood of joint samples, best first.
-
-    Every candidate has unfitted `JointGaussian` factors over the same features of the same trajectories (otherwise
-    densities cannot be compared); each is fitted on all folds but one and scored on that.
-
-    Raises ParameterError (features differ, fewer than 2 folds), BatchError (fewer groups than folds), and as `fit`.
-    """
-    if folds < 2:
-        raise ParameterError(f"folds={folds} is not at least 2", folds=folds)
-    if not candidates:
-        raise ParameterError("candidates is empty; give {name: graph}")
-    shared: dict[str, tuple[Tensor, dict[Name, Tensor], nx.Graph]] = {}
-    first: tuple[str, dict[Name, int]] | None = None
-    for name, graph in candidates.items():
-        problem = pose(graph)
-        samples, blocks = features(problem, data), problem.blocks
-        sizes = {node: len(rows) for node, rows in blocks.items()}
-        if first is None:
-            first = name, sizes
-        elif sizes != first[1]:
-            raise ParameterError(
-                f"candidate {name!r} sees features {sizes}, {first[0]!r} sees {first[1]}; give all graphs factors on "
-                "the same trajectories through the same maps",
-                name=name,
-            )
-        shared[name] = samples, blocks, problem.network
-    count = len(next(iter(shared.values()))[0])
-    labels = group_labels(count, groups).numpy()
-    kinds = np.unique(labels)
-    if len(kinds) < folds:
-        raise BatchError(f"{len(kinds)} groups of samples do not make {folds} folds")
-    order = np.random.default_rng(seed).permutation(kinds)
-    parts = [torch.from_numpy(np.isin(labels, part)) for part in np.array_split(order, folds)]
-    scores = {name: crossvalidated(*value, parts, shrinkage) for name, value in shared.items()}
-    samples, blocks, network = next(iter(shared.values()))
-    alone = crossvalidated(samples, blocks, nx.create_empty_copy(network), parts, shrinkage)
-    rows = []
-    for name, own in scores.items():
-        gain = (own - alone).numpy()
-        rows.append(
-            GraphScore(name, own.mean().item(), float(gain.mean()), _bootstrap(gain, labels, seed), count)
-        )
-    return sorted(rows, key=lambda row: -row.log_likelihood)
-
-
-def _bootstrap(values: np.ndarray, labels: np.ndarray, seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean, resampling groups."""
-    kinds, index = np.unique(labels, return_inverse=True)
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    chosen = np.random.default_rng(seed).integers(0, len(kinds), (draws, len(kinds)))
-    means = sums[chosen].sum(1) / counts[chosen].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

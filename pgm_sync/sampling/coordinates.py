@@ -11,16 +11,7 @@ from torch import Tensor
 from ..denoisers.prediction import coefficients, mean_part
 from ..errors import ParameterError, UnsupportedSchedulerError
 from ..levels import NoiseLevel
-
-_BASIC = ("epsilon", "sample", "v_prediction")
-
-
-class _Family(NamedTuple):
-    """How a group of schedulers stores its noise levels, and the prediction types its `step` understands."""
-
-    locate: Callable[[Any, Any], tuple[float, float]]  # (scheduler, timestep) -> (alpha, sigma)
-    prediction_types: tuple[str, ...]
-    preserving: bool = False  # alpha^2 + sigma^2 = 1 but for rounding, and step reads v as if exactly
+from .families import CLIPPED, THRESHOLDED, Family, family
 
 
 class Coordinates(NamedTuple):
@@ -31,7 +22,7 @@ class Coordinates(NamedTuple):
 
     alpha: float
     sigma: float
-    prediction_type: str  # "epsilon" | "sample" | "v_prediction" | "flow_prediction"
+    prediction_type: str  # "epsilon" | "sample" | "v_prediction" | "flow_prediction" | "preconditioned ..."
     c_x: float
     c_m: float
 
@@ -81,16 +72,17 @@ def coordinates(scheduler: Any, timestep: Any) -> Coordinates:
     `step` will. alpha and sigma carry the float32 rounding of the scheduler's own tensors, on purpose: they
     are the numbers that `step` works with, so a denoised content survives the trip through the model output.
 
-    Schedulers: DDPM, DDIM (variance preserving, by timestep); Euler, Euler ancestral, Heun, LMS (variance
-    exploding, alpha = 1); DPM-Solver multistep and singlestep, DEIS, UniPC (variance preserving or flow
-    sigmas); flow-match Euler (alpha = 1 - sigma). Dispatch is by class name, subclasses included.
+    The schedulers are those of `sampling.families`, and others whose forward process can be probed and whose
+    `step` then reads a known content back.
 
     Raises UnsupportedSchedulerError, naming what works, for another scheduler or for a prediction type that
     its `step` does not take; ParameterError when the schedule is used up.
     """
-    family = _family(scheduler)
+    own = family(scheduler)
     kind = prediction_type(scheduler)
-    alpha, sigma = family.locate(scheduler, timestep)
+    alpha, sigma = own.locate(scheduler, timestep)
+    if own.convert is not None:
+        return Coordinates(alpha, sigma, _reading(own, kind), *own.convert(scheduler, kind, alpha, sigma))
     try:
         c_x, c_m = coefficients(kind, alpha, sigma)
     except ParameterError as error:
@@ -99,16 +91,14 @@ def coordinates(scheduler: Any, timestep: Any) -> Coordinates:
             scheduler=_name(scheduler),
             prediction_type=kind,
         ) from None
-    if kind == "v_prediction" and family.preserving:
+    if kind == "v_prediction" and own.preserving:
         c_x, c_m = alpha, -sigma
-    if kind == "flow_prediction" and getattr(scheduler.config, "invert_sigmas", False):
-        c_m = -c_m  # these models predict x_0 - eps
     return Coordinates(alpha, sigma, kind, float(c_x), float(c_m))
 
 
 def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:
     """The same state as a NoiseLevel for denoisers, with the scheduler's own timestep and input scaling."""
-    alpha, sigma = _family(scheduler).locate(scheduler, timestep)
+    alpha, sigma = family(scheduler).locate(scheduler, timestep)
     if not hasattr(scheduler, "scale_model_input"):  # flow matching
         return NoiseLevel(alpha, sigma, timestep, _unscaled)
     return NoiseLevel(alpha, sigma, timestep, lambda sample: scheduler.scale_model_input(sample, timestep))
@@ -119,17 +109,16 @@ def prediction_type(scheduler: Any) -> str:
 
     Raises UnsupportedSchedulerError otherwise.
     """
-    family = _family(scheduler)
     config = scheduler.config
-    kind = getattr(config, "prediction_type", family.prediction_types[0])
-    allowed = family.prediction_types
+    allowed = family(scheduler).prediction_types
+    kind = getattr(config, "prediction_type", allowed[0])
     if getattr(config, "use_flow_sigmas", False):
         # With flow sigmas, step reads v as if alpha^2 + sigma^2 = 1, which they do not satisfy.
         allowed = tuple(k for k in allowed if k != "v_prediction")
-    elif "use_flow_sigmas" in config:
+    elif hasattr(config, "use_flow_sigmas"):
         allowed = tuple(k for k in allowed if k != "flow_prediction")
     if kind not in allowed:
-        flow = "" if "use_flow_sigmas" not in config else f" with use_flow_sigmas={config.use_flow_sigmas}"
+        flow = "" if not hasattr(config, "use_flow_sigmas") else f" with use_flow_sigmas={config.use_flow_sigmas}"
         raise UnsupportedSchedulerError(
             f"{_name(scheduler)}{flow} has no known coordinates for prediction type {kind!r}; "
             f"it works with {', '.join(allowed)}",
@@ -146,7 +135,7 @@ def initial_scale(scheduler: Any) -> float:
     Call after ``scheduler.set_timesteps``. Close to the first sigma, but not always equal to it: variance
     exploding schedulers with "leading" spacing start from ``sqrt(sigma^2 + 1)``.
     """
-    _family(scheduler)
+    family(scheduler)
     return float(getattr(scheduler, "init_noise_sigma", 1.0))
 
 
@@ -160,99 +149,20 @@ def clipping(scheduler: Any) -> Callable[[Tensor], Tensor] | None:
     names = {cls.__name__ for cls in type(scheduler).__mro__}
     if (
         getattr(config, "thresholding", False)
-        and names & _THRESHOLDS
+        and names & THRESHOLDED
         and getattr(scheduler, "predict_x0", True)
     ):
         return scheduler._threshold_sample
-    if getattr(config, "clip_sample", False) and names & _CLIPS:
-        bound = config.clip_sample_range
+    clipped = getattr(config, "clip_sample", False) and names & CLIPPED
+    if clipped or getattr(config, "clip_denoised", False):  # the latter of consistency models
+        bound = getattr(config, "clip_sample_range", 1.0)
         return lambda denoised: denoised.clamp(-bound, bound)
     return None
 
 
-def _by_timestep(scheduler: Any, timestep: Any) -> tuple[float, float]:
-    alpha_bar = scheduler.alphas_cumprod[timestep]
-    return (alpha_bar**0.5).item(), ((1 - alpha_bar) ** 0.5).item()
-
-
-def _exploding(scheduler: Any, timestep: Any) -> tuple[float, float]:
-    return 1.0, scheduler.sigmas[_step_index(scheduler, timestep)].item()
-
-
-def _preserving(scheduler: Any, timestep: Any) -> tuple[float, float]:
-    alpha, sigma = scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[_step_index(scheduler, timestep)])
-    return alpha.item(), sigma.item()
-
-
-def _flow(scheduler: Any, timestep: Any) -> tuple[float, float]:
-    sigma = scheduler.sigmas[_step_index(scheduler, timestep)].item()
-    return (sigma, 1.0 - sigma) if scheduler.config.invert_sigmas else (1.0 - sigma, sigma)
-
-
-_FAMILIES = {
-    **dict.fromkeys(
-        ("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler"),
-        _Family(_by_timestep, _BASIC, preserving=True),
-    ),
-    **dict.fromkeys(
-        ("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
-        _Family(_exploding, _BASIC),
-    ),
-    "EulerAncestralDiscreteScheduler": _Family(_exploding, ("epsilon", "v_prediction")),
-    **dict.fromkeys(
-        (
-            "DPMSolverMultistepScheduler",
-            "DPMSolverSinglestepScheduler",
-            "DEISMultistepScheduler",
-            "UniPCMultistepScheduler",
-        ),
-        _Family(_preserving, (*_BASIC, "flow_prediction"), preserving=True),
-    ),
-    "FlowMatchEulerDiscreteScheduler": _Family(_flow, ("flow_prediction",)),
-}
-_CLIPS = {
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "HeunDiscreteScheduler",
-}
-_THRESHOLDS = (_CLIPS - {"HeunDiscreteScheduler"}) | {
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-}
-
-
-def _family(scheduler: Any) -> _Family:
-    for cls in type(scheduler).__mro__:
-        if cls.__name__ in _FAMILIES:
-            return _FAMILIES[cls.__name__]
-    raise UnsupportedSchedulerError(
-        f"{_name(scheduler)} has no known noise coordinates; use one of {', '.join(_FAMILIES)}",
-        scheduler=_name(scheduler),
-        supported=tuple(_FAMILIES),
-    )
-
-
-def _step_index(scheduler: Any, timestep: Any) -> int:
-    """The index that `step` will use, by the rule of the schedulers' `_init_step_index`, which stores it."""
-    index = scheduler.step_index
-    if index is None:
-        index = scheduler.begin_index
-    if index is None:
-        if isinstance(timestep, Tensor):
-            timestep = timestep.to(scheduler.timesteps.device)
-        index = scheduler.index_for_timestep(timestep)
-    if index >= len(scheduler.timesteps):
-        raise ParameterError(
-            f"{_name(scheduler)} has taken all of its {len(scheduler.timesteps)} steps; "
-            "call set_timesteps before another run",
-            scheduler=_name(scheduler),
-            step=index,
-        )
-    return index
+def _reading(own: Family, kind: str) -> str:
+    """The prediction type by a name that a network with another preconditioning does not have."""
+    return kind if kind == "flow_prediction" else f"preconditioned {kind}"
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from ..levels import NoiseLevel
 from ..score import JointDenoiser
 from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
+from .families import require_plain_step
 from .step_noise import step_noise
 
 PARTS = ("denoiser", "engine", "scheduler")
@@ -156,6 +157,7 @@ def sampling_steps(
     if not dtype.is_floating_point:
         raise DtypeError(f"states need a floating-point dtype, not {dtype}", dtype=dtype)
     prediction_type(scheduler)
+    require_plain_step(scheduler)
     _check_step_options(scheduler, step_options)
     noise = _NoiseSource(joint, seeds, torch.device(device), dtype)
     first = noise.draw() if initial_noise is None else noise.given(initial_noise)

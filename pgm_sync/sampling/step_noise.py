@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import ShapeError
 
 Draw = Callable[[tuple[int, ...]], Tensor]  # shape -> standard normal noise of that shape
+Source = Callable[[tuple[int, ...], Callable[[], Tensor]], Tensor]  # (shape, what would be drawn) -> noise
 
 _lock = threading.Lock()
 
@@ -33,9 +34,27 @@ def step_noise(scheduler: Any, draw: Draw) -> Iterator[None]:
 
     Raises ShapeError if `draw` returns another shape than it was asked for.
     """
+    with _substituted([scheduler], lambda shape, _: draw(shape)):
+        yield
+
+
+@contextmanager
+def mapped_noise(objects: Sequence[Any], function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the context, `function` is applied to all noise that the modules of `objects` draw by `randn_tensor`.
+
+    For pipelines and their schedulers: what they draw, from their own generators, becomes shared or correlated. As
+    `step_noise` otherwise.
+    """
+    with _substituted(objects, lambda _, stock: function(stock())):
+        yield
+
+
+@contextmanager
+def _substituted(objects: Sequence[Any], source: Source) -> Iterator[None]:
     modules: set[Any] = {
         module
-        for cls in type(scheduler).__mro__
+        for thing in objects
+        for cls in type(thing).__mro__
         if hasattr(module := sys.modules.get(cls.__module__), "randn_tensor")
     }
     thread = threading.get_ident()
@@ -43,26 +62,26 @@ def step_noise(scheduler: Any, draw: Draw) -> Iterator[None]:
         for module in modules:
             if not isinstance(module.randn_tensor, _Substitute):
                 module.randn_tensor = _Substitute(module.randn_tensor)
-            module.randn_tensor.draws.setdefault(thread, []).append(draw)
+            module.randn_tensor.sources.setdefault(thread, []).append(source)
     try:
         yield
     finally:
         with _lock:
             for module in modules:
                 substitute = module.randn_tensor
-                substitute.draws[thread].pop()
-                if not substitute.draws[thread]:
-                    del substitute.draws[thread]
-                if not substitute.draws:
+                substitute.sources[thread].pop()
+                if not substitute.sources[thread]:
+                    del substitute.sources[thread]
+                if not substitute.sources:
                     module.randn_tensor = substitute.original
 
 
 class _Substitute:
-    """Stands in for a module's `randn_tensor`, with a stack of draws per thread inside a context."""
+    """Stands in for a module's `randn_tensor`, with a stack of sources per thread inside a context."""
 
     def __init__(self, original: Callable[..., Tensor]):
         self.original = original
-        self.draws: dict[int, list[Draw]] = {}
+        self.sources: dict[int, list[Source]] = {}
 
     def __call__(
         self,
@@ -72,11 +91,14 @@ class _Substitute:
         dtype: torch.dtype | None = None,
         layout: torch.layout | None = None,
     ) -> Tensor:
-        stack = self.draws.get(threading.get_ident())
-        if not stack:
+        def stock() -> Tensor:
             return self.original(shape, generator=generator, device=device, dtype=dtype, layout=layout)
+
+        stack = self.sources.get(threading.get_ident())
+        if not stack:
+            return stock()
         shape = tuple(shape)
-        noise = stack[-1](shape)
+        noise = stack[-1](shape, stock)
         if tuple(noise.shape) != shape:
             raise ShapeError(
                 f"the scheduler's step needs noise of shape {shape}, draw returned {tuple(noise.shape)}",

@@ -117,3 +117,13 @@ def test_colours_are_apart():
     colours = colouring(ring, 4)
     for shift in (1, 2, 3):
         assert (colours != np.roll(colours, shift)).all()
+
+
+def test_every_problem_of_a_batch_is_looked_at():
+    """Where eta is zero no iteration is needed, so that nothing was known of the precision."""
+    graph = ps.chain_graph(3, 2, ps.Attraction(1.0))
+    precision = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    with pytest.raises(ImproperGraphError, match="without positive precision"):
+        ps.infer(graph, {0: (1.0, precision)}, method="cg")
+    posterior = ps.infer(graph, {0: (torch.tensor([[1.0], [0.0]], dtype=torch.float64), 1.0)}, method="cg")
+    assert torch.allclose(posterior.mean[2], torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64))

@@ -310,3 +310,146 @@ def test_blocks_in_rounds_name_an_improper_component():
     )
     with pytest.raises(ImproperGraphError, match="component of 0, 1"):
         ps.infer(graph, dict.fromkeys(range(9), (0.0, 0.1)))
+
+
+# Singular as they are: the rounding of all rows adds up in the last pivot, so these are the sizes where it shows.
+def through_features(network, size=2, strength=1.0):
+    """Nodes coupled through all of their features: one block each."""
+    generator = torch.Generator().manual_seed(0)
+    everything = ps.Features.orthonormalise(torch.randn(size, size, generator=generator, dtype=torch.float64))
+    graph = ps.FactorGraph()
+    for node in network:
+        graph.add_trajectory(node, size)
+    for a, b in network.edges:
+        graph.add_factor((a, b), [a, b], ps.Attraction(strength), [everything, everything])
+    return graph
+
+
+def all_to_all(nodes, size):
+    """A chain of blocks whose only free direction is the same shift of every element."""
+    own, across = size * torch.eye(size, dtype=torch.float64), -torch.ones(size, size, dtype=torch.float64)
+    laplacian = torch.cat([torch.cat([own, across], 1), torch.cat([across, own], 1)])
+    potential = ps.JointGaussian(None, torch.eye(2 * size, dtype=torch.float64), laplacian)
+    return ps.chain_graph(nodes, size, potential)
+
+
+def in_rounds(problem):
+    blocks = problem.structure.blocks
+    return plans.BlockRounds(problem, plans.scalar_scheme(len(blocks.sites), blocks.edges, "odd-even"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("solver", [plans.BlockElimination, in_rounds], ids=["blocks", "rounds"])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        through_features(nx.path_graph(100)),
+        through_features(nx.path_graph(400)),
+        through_features(nx.convert_node_labels_to_integers(nx.grid_2d_graph(12, 12))),
+        all_to_all(8, 48),
+        all_to_all(60, 16),
+    ],
+    ids=["chain", "long chain", "grid", "large blocks", "many blocks"],
+)
+def test_large_singular_blocks_are_refused(graph, solver, dtype):
+    problem = pose(ps.compile(graph, dtype=dtype))
+    assert solver(problem).failed() is not None
+    assert solver(pose(graph, {0: (0.0, 1.0)})).failed() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("side", [8, 14, 16, 18, 20, 22])
+def test_large_singular_grids_are_refused_as_one_matrix(side, dtype):
+    plan = ps.compile(ps.grid_graph(side, side, 1, ps.Attraction(1.0)), dtype=dtype)
+    with pytest.raises(ImproperGraphError, match=f"and {side * side - 8} more"):
+        ps.infer(plan, method="dense")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("cancelled", [False, True], ids=["eigenvalues", "cholesky"])
+@pytest.mark.parametrize(
+    "graph", [ps.grid_graph(16, 16, 64, ps.Attraction(0.37)), ps.complete_graph(60, 64, ps.Attraction(1.0))],
+    ids=["grid", "complete"],
+)  # fmt: skip
+def test_large_singular_groups_are_refused_by_shared_matrices(graph, cancelled, dtype):
+    """Also where evidence, another number per node, only cancels what the graph takes away."""
+    evidence, graph = {}, graph.copy()
+    if cancelled:
+        for k, name in enumerate(graph.variables):
+            amount = 0.5 + k % 3
+            graph.add_factor(("less", name), [name], ps.Quadratic(torch.tensor([[-amount]])))
+            evidence[name] = (0.0, amount)
+    problem = pose(ps.compile(graph, dtype=dtype), evidence)
+    (group,) = problem.structure.groups
+    assert plans.shared_matrices(group, problem).failed() is not None
+
+
+def test_a_weak_precision_that_float64_holds_is_named():
+    """Proper, and no rounding of it singular, but below what rounding may add up to in float32."""
+    graph, evidence = all_to_all(40, 16), {0: (0.0, 2e-4)}
+    with pytest.raises(ImproperGraphError, match="too close to improper for torch.float32.*use float64") as caught:
+        ps.infer(ps.compile(graph, dtype=torch.float32), evidence)
+    assert caught.value.smallest_eigenvalue > 0
+    assert bool((ps.infer(graph, evidence).element_variance > 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "network",
+    [nx.star_graph(20), nx.star_graph(150), nx.complete_graph(60), nx.complete_bipartite_graph(30, 30)],
+    ids=["star", "large star", "complete", "bipartite"],
+)
+def test_singular_hubs_and_cliques_are_refused(network, dtype):
+    """What the last pivot holds is the rounding of all the others: a hub goes last, and wide messages round alike."""
+    for strength in (1.0, 0.37, 0.1, 3.3):
+        plan = ps.compile(ps.from_trajectory_graph(network, (1,), ps.Attraction(strength)), dtype=dtype)
+        problem = pose(plan)
+        (group,) = problem.structure.groups
+        for solver in (plans.LaneElimination(group, problem), plans.RoundElimination(group, problem, group.scheme)):
+            assert solver.failed() is not None
+
+
+def uneven(network, seed, spread=100.0, features=False):
+    """Attractions between 1/spread and spread, another one on every edge."""
+    generator = torch.Generator().manual_seed(seed)
+    exponents = 2 * torch.rand(network.number_of_edges(), generator=generator, dtype=torch.float64) - 1
+    graph = ps.FactorGraph()
+    for node in network:
+        graph.add_trajectory(node, 2)
+    both = [ps.Features(torch.eye(2, dtype=torch.float64))] * 2 if features else None
+    for (a, b), exponent in zip(network.edges, exponents.tolist(), strict=True):
+        graph.add_factor((a, b), [a, b], ps.Attraction(spread**exponent), both)
+    return graph
+
+
+UNEVEN = {
+    "three": nx.path_graph(3), "chain": nx.path_graph(50), "ring": nx.cycle_graph(50),
+    "grid": nx.convert_node_labels_to_integers(nx.grid_2d_graph(8, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*UNEVEN])
+@pytest.mark.parametrize("plan", ["auto", "lanes", "rounds", "shared", "blocks", "dense"])
+def test_singular_graphs_of_uneven_couplings_are_refused(name, plan, monkeypatch):
+    """Their last pivot may be a large part of its own diagonal, and is still nothing beside the largest entries."""
+    if plan in ("lanes", "rounds", "shared"):
+        monkeypatch.setattr("pgm_sync.inference.exact.group_solver", forced(plan))
+    for seed in range(6):
+        graph = uneven(UNEVEN[name], seed, features=plan == "blocks")
+        for dtype in (torch.float32, torch.float64):
+            with pytest.raises(ImproperGraphError):
+                ps.infer(ps.compile(graph, dtype=dtype), method="dense" if plan == "dense" else "exact")
+
+
+@pytest.mark.parametrize("features", [False, True], ids=["elements", "blocks"])
+@pytest.mark.parametrize(("dtype", "known", "error"), [(torch.float64, 1e-6, 1e-6), (torch.float32, 1.0, 1e-2)])
+def test_uneven_couplings_with_little_evidence_are_solved(dtype, known, error, features):
+    """Evidence on the first node of a chain only: variances add up along it, 1 / known + sum 1 / strength."""
+    for seed in range(6):
+        graph = uneven(nx.path_graph(20), seed, features=features)
+        expected, found = 1 / known, ps.infer(ps.compile(graph, dtype=dtype), {0: (3.0, known)})
+        for k in range(20):
+            if k:
+                expected += 1 / float(graph.potential((k - 1, k)).precision)
+            assert abs(found.variance[k] / expected - 1).max() < error
+            assert abs(found.mean[k] - 3).max() < 3 * error

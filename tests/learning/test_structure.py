@@ -12,7 +12,8 @@ import torch
 from sklearn.covariance import GraphicalLassoCV
 
 import pgm_sync as ps
-from pgm_sync.errors import BatchError, ParameterError, UnknownNameError
+from pgm_sync.errors import BatchError, ParameterError, UnknownNameError, UnsupportedError
+from pgm_sync.learning.estimate import folds
 from pgm_sync.learning.structure import chow_liu, pair_information
 
 
@@ -116,6 +117,62 @@ def test_candidates_are_ranked_by_what_made_the_data():
     assert rows[0].samples == 400
 
 
+def denoisers_of(data):
+    """Exact for the marginals of `from_model`: standard normal."""
+    return {k: ps.GaussianDenoiser(torch.zeros(1).double(), torch.eye(1).double()) for k in data}
+
+
+def test_candidates_by_joint_denoising():
+    """Losses of the best graph are those of the true joint denoiser, in closed form (Eq. 9); a wrong one is behind."""
+    data = {k: v.double() for k, v in from_model(nx.path_graph(4), 0.8, 3000).items()}
+    candidates = {
+        "chain": ps.chain_graph(4, 1),
+        "star": ps.star_graph(3, 1),
+        "complete": ps.complete_graph(4, 1),
+    }
+    levels = [ps.NoiseLevel(alpha=math.cos(a), sigma=math.sin(a)) for a in (0.3, 0.8, 1.3)]
+    rows = ps.compare_graphs(candidates, data, by="score", denoisers=denoisers_of(data), levels=levels)
+    by_name = {row.name: row for row in rows}
+    place = torch.arange(4.0).double()
+    covariance = 0.8 ** (place[:, None] - place).abs()
+    expected = []
+    for level in levels:
+        snr = float(level.alpha / level.sigma) ** 2
+        joint = torch.linalg.inv(torch.linalg.inv(covariance) + snr * torch.eye(4)).trace()
+        expected.append((joint / (4 / (1 + snr))).item())
+    truth = 1 - sum(expected) / 3
+    assert by_name["chain"].interval[0] < truth < by_name["chain"].interval[1]
+    assert by_name["chain"].gain == pytest.approx(1 - by_name["chain"].loss, abs=1e-9)
+    assert rows[-1].name == "star"
+    assert by_name["star"].behind[0] > 0
+    assert by_name[rows[0].name].behind == (0, 0)
+    again = ps.compare_graphs(candidates, data, by="score", denoisers=denoisers_of(data), levels=levels)
+    assert again == rows
+
+
+def test_joint_denoising_of_a_candidate_is_the_joint_denoisers():
+    """Sample by sample against JointDenoiser with the fit of the other folds."""
+    from pgm_sync.learning.comparison import _denoised
+
+    data = {k: v.double() for k, v in from_model(nx.path_graph(3), 0.7, 40).items()}
+    graph, own = ps.chain_graph(3, 1), denoisers_of(data)
+    level = ps.NoiseLevel(alpha=0.8, sigma=0.6)
+    (row,) = ps.compare_graphs({"chain": graph}, data, by="score", denoisers=own, levels=[level], folds=2)
+    (denoised,) = _denoised(data, own, {k: ps.Identity((1,)) for k in data}, [level], 0)
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    noisy = {
+        k: 0.8 * x + 0.6 * torch.randn(x.shape, generator=generator, dtype=x.dtype) for k, x in data.items()
+    }
+    for part in folds(torch.arange(40), 2, 0):
+        fitted = ps.fit(graph, {k: x[~part] for k, x in data.items()}, heldout=0)
+        joint = ps.JointDenoiser(fitted)(
+            {k: x[part] for k, x in noisy.items()}, {k: denoised[part][:, [k]] for k in data}, level
+        )
+        total += sum((joint.mean[k] - data[k][part]).square().sum().item() for k in data)
+    alone = (denoised - torch.cat(list(data.values()), 1)).square().sum().item()
+    assert row.loss == pytest.approx(total / alone)
+
+
 def test_bad_input():
     graph, data = trajectories(3), from_model(nx.path_graph(3), 0.5, 50)
     with pytest.raises(ParameterError, match="method='best' is not one of chow_liu, glasso"):
@@ -134,3 +191,17 @@ def test_bad_input():
         ps.compare_graphs({"chain": ps.chain_graph(3, 1), "pair": pair}, data)
     with pytest.raises(ParameterError, match="candidates is empty"):
         ps.compare_graphs({}, data)
+    chain = {"chain": ps.chain_graph(3, 1)}
+    with pytest.raises(ParameterError, match="by='taste' is not one of likelihood, score"):
+        ps.compare_graphs(chain, data, by="taste")
+    with pytest.raises(ParameterError, match="by='score' needs denoisers"):
+        ps.compare_graphs(chain, data, by="score")
+    with pytest.raises(UnknownNameError, match="no denoiser for 2"):
+        ps.compare_graphs(chain, data, by="score", denoisers={k: denoisers_of(data)[k] for k in (0, 1)})
+    with pytest.raises(UnsupportedError, match="do not share a canvas"):
+        ps.compare_graphs(
+            {"wide": ps.wide_canvas((1, 2, 6), (2, 4), 2, features=lambda s: ps.DCT(s, 1))},
+            {"canvas": torch.randn(20, 1, 2, 6)},
+            by="score",
+            denoisers={},
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import types
 
 import diffusers
 import pytest
@@ -12,64 +14,138 @@ from pgm_sync.errors import ParameterError, UnsupportedSchedulerError
 from pgm_sync.sampling.coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 
 # torch, when diffusers hands its tensors to numpy.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 
 VP = ["DDPM", "DDPMParallel", "DDIM", "DDIMParallel"]
 VE = ["EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete"]
 DPM = ["DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep"]
 BASIC = ["epsilon", "sample", "v_prediction"]
+FLOW = ["FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "FlowMatchLCM", "LTXEulerAncestralRF"]
 
 
 def make(name, prediction="epsilon", **config):
     cls = getattr(diffusers, f"{name}Scheduler")
-    if name != "FlowMatchEulerDiscrete":
-        config["prediction_type"] = prediction
-    if prediction == "flow_prediction" and name in DPM:
+    known = inspect.signature(cls.__init__).parameters
+    if "prediction_type" in known:
+        config.setdefault("prediction_type", prediction)
+    if prediction == "flow_prediction" and "use_flow_sigmas" in known:
         config["use_flow_sigmas"] = True
-    if name in VP or name == "HeunDiscrete":
-        config.setdefault("clip_sample", False)
+    for key in ("clip_sample", "clip_denoised"):
+        if key in known:
+            config.setdefault(key, False)
     if name == "DPMSolverSinglestep":
         config["lower_order_final"] = True
     return cls(**config)
 
 
-# DEIS stops at a non-zero sigma, so its run does not end on the clean content; each step is checked below.
+# DEIS, SASolver, PNDM and TCD stop at a non-zero sigma, so a run does not end on the clean content; see below.
 RUNS = [
     *[(name, kind, {}) for name in VP + VE + DPM[:3] for kind in BASIC
       if (name, kind) != ("EulerAncestralDiscrete", "sample")],
-    *[(name, "flow_prediction", {}) for name in DPM[:3]],
+    *[(name, kind, {}) for name in ("CogVideoXDDIM", "CogVideoXDPM", "LCM") for kind in BASIC],
+    *[(name, kind, {}) for name in ("KDPM2Discrete", "KDPM2AncestralDiscrete") for kind in ("epsilon", "v_prediction")],
+    *[(name, kind, {}) for name in ("EDMEuler", "EDMDPMSolverMultistep") for kind in ("epsilon", "v_prediction")],
+    ("EDMEuler", "v_prediction", {"sigma_data": 1.0, "sigma_schedule": "exponential"}),
+    ("RePaint", "epsilon", {}),
+    ("CMStochasticIterative", "sample", {}),
+    *[(name, "flow_prediction", {}) for name in DPM[:3] + FLOW],
     ("DPMSolverMultistep", "epsilon", {"algorithm_type": "sde-dpmsolver++"}),
     ("DPMSolverMultistep", "v_prediction", {"use_karras_sigmas": True, "solver_order": 3}),
     ("DDIM", "v_prediction", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
     ("EulerDiscrete", "v_prediction", {"timestep_spacing": "leading"}),
-    ("FlowMatchEulerDiscrete", "flow_prediction", {}),
     ("FlowMatchEulerDiscrete", "flow_prediction", {"shift": 3.0}),
     ("FlowMatchEulerDiscrete", "flow_prediction", {"stochastic_sampling": True}),
     ("FlowMatchEulerDiscrete", "flow_prediction", {"invert_sigmas": True}),
 ]  # fmt: skip
+NOISY_END = [
+    *[(name, kind, {}) for name in ("DEISMultistep", "SASolver", "TCD") for kind in BASIC],
+    ("PNDM", "epsilon", {}),
+    ("PNDM", "epsilon", {"skip_prk_steps": True}),
+    *[("UnCLIP", kind, {}) for kind in ("epsilon", "sample")],
+]
+
+
+def take(scheduler, timesteps, index, output, sample, memory):
+    """One step, with what some schedulers want beside: the next sample, and the content read where `step` tells it."""
+    name, t = type(scheduler).__name__, timesteps[index]
+    following = timesteps[index + 1] if index + 1 < len(timesteps) else None
+    if name == "CogVideoXDPMScheduler":
+        back = timesteps[index - 1] if index else None
+        sample, memory["old"] = scheduler.step(output, memory.get("old"), t, back, sample, return_dict=False)
+        return sample, memory["old"]
+    if not hasattr(scheduler, "register_to_config"):  # not diffusers' own
+        return scheduler.step(output, t, sample)[0], None
+    nothing = torch.zeros_like(sample)
+    extra = {"RePaintScheduler": (nothing, nothing), "UnCLIPScheduler": (following,)}.get(name, ())
+    result = scheduler.step(output, t, sample, *extra)
+    return result.prev_sample, getattr(result, "pred_original_sample", None)
+
+
+def run_to_point(scheduler, dtype):
+    """The final sample beside the clean content that every output meant, and the sigma of every state."""
+    scheduler.set_timesteps(20)
+    generator = torch.Generator().manual_seed(0)
+    point = torch.randn(2, 3, 4, 4, generator=generator, dtype=dtype)
+    sample = torch.randn(2, 3, 4, 4, generator=generator, dtype=dtype) * initial_scale(scheduler)
+    sigmas, memory, timesteps = [], {}, list(scheduler.timesteps)
+    for index, t in enumerate(timesteps):
+        noise_level(scheduler, t).scale_model_input(sample)
+        at = coordinates(scheduler, t)
+        sigmas.append(at.sigma / (at.alpha**2 + at.sigma**2) ** 0.5)
+        output = at.output_from_denoised(point, sample)
+        # The rounding of `output` and `sample` comes back divided by alpha.
+        rounding = 4 * torch.finfo(torch.float32).eps * max(sample.abs().max().item(), 1)
+        rounding = max(rounding / max(at.alpha, 1e-3) if at.prediction_type == "epsilon" else rounding, 1e-6)
+        assert (at.denoised_from_output(output, sample) - point).abs().max() <= rounding
+        sample, read = take(scheduler, timesteps, index, output, sample, memory)
+        if read is not None:
+            assert (read - point).abs().max() <= rounding
+    return sample, point, sigmas
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 @pytest.mark.parametrize(("name", "kind", "config"), RUNS)
 def test_point_mass_run_ends_on_the_point(name, kind, config, dtype, tolerance):
-    scheduler = make(name, kind, **config)
-    scheduler.set_timesteps(20)
-    generator = torch.Generator().manual_seed(0)
-    point = torch.randn(2, 3, 4, 4, generator=generator, dtype=dtype)
-    sample = torch.randn(2, 3, 4, 4, generator=generator, dtype=dtype) * initial_scale(scheduler)
-    for t in scheduler.timesteps:
-        at = coordinates(scheduler, t)
-        noise_level(scheduler, t).scale_model_input(sample)
-        output = at.output_from_denoised(point, sample)
-        result = scheduler.step(output, t, sample)
-        # The rounding of `output` and `sample` comes back divided by alpha; Euler steps in float32 always.
-        rounding = 4 * torch.finfo(torch.float32).eps * sample.abs().max().item()
-        rounding = rounding / max(at.alpha, 1e-3) if kind == "epsilon" else max(rounding, 1e-6)
-        if hasattr(result, "pred_original_sample"):
-            assert (result.pred_original_sample - point).abs().max() <= rounding
-        assert (at.denoised_from_output(output, sample) - point).abs().max() <= rounding
-        sample = result.prev_sample
+    sample, point, _ = run_to_point(make(name, kind, **config), dtype)
+    if name in ("LCM", "CMStochasticIterative"):
+        tolerance = 1e-5  # their boundary condition leaves a share of about 1e-6 of the state in the content
     assert (sample - point).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize(("name", "kind", "config"), NOISY_END)
+def test_runs_that_stop_at_a_noise_level_end_within_it(name, kind, config):
+    """Their last states are five standard deviations of the noise of the last level away from the point, at most."""
+    sample, point, sigmas = run_to_point(make(name, kind, **config), torch.float64)
+    assert 0 < (sample - point).abs().max() <= 5 * sigmas[-1]
+    assert sigmas[-1] < 0.3
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_preconditioned_outputs_are_read_as_the_scheduler_does(kind):
+    scheduler = make("EDMEuler", kind)
+    scheduler.set_timesteps(10)
+    generator = torch.Generator().manual_seed(0)
+    output, sample = torch.randn(2, 1, 2, 3, 3, generator=generator, dtype=torch.float64)
+    for index, t in enumerate(scheduler.timesteps):
+        scheduler._step_index = index
+        at = coordinates(scheduler, t)
+        read = scheduler.precondition_outputs(sample, output, scheduler.sigmas[index])
+        assert torch.allclose(at.denoised_from_output(output, sample), read, atol=1e-6)
+        assert at.prediction_type == f"preconditioned {kind}"
+
+
+def test_trigonometric_flow_is_read_as_the_scheduler_does():
+    scheduler = make("SCM", "trigflow")
+    scheduler.set_timesteps(2)
+    generator = torch.Generator().manual_seed(0)
+    output, sample = torch.randn(2, 1, 2, 3, 3, generator=generator)
+    for t in scheduler.timesteps[:-1]:
+        at = coordinates(scheduler, t)
+        _, read = scheduler.step(output, t, sample, return_dict=False)
+        assert torch.allclose(at.denoised_from_output(output, sample), read, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", VP)
@@ -102,7 +178,8 @@ def test_multistep_solvers_read_the_denoised_content(name, kind):
         assert (read - denoised).abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("name", [*VP, *VE, *DPM, "FlowMatchEulerDiscrete"])
+@pytest.mark.parametrize("name", [*VP, *VE, *DPM, "PNDM", "LCM", "TCD", "UnCLIP", "SASolver", "EDMEuler",
+                                  "EDMDPMSolverMultistep", "FlowMatchEulerDiscrete"])  # fmt: skip
 def test_agrees_with_the_forward_process(name):
     scheduler = make(name)
     scheduler.set_timesteps(12)
@@ -252,12 +329,66 @@ def test_no_clipping_where_step_does_none():
 # --- refusals --------------------------------------------------------------------------------
 
 
-def test_unknown_scheduler_is_refused_by_name():
-    scheduler = diffusers.TCDScheduler()
-    for function in (prediction_type, initial_scale, lambda s: coordinates(s, s.timesteps[0])):
-        with pytest.raises(UnsupportedSchedulerError, match="TCDScheduler.*DDIMScheduler") as caught:
+@pytest.mark.parametrize(("name", "why"), [
+    ("IPNDM", "first state has no signal"), ("DDIMInverse", "it adds noise"), ("VQDiffusion", "states are tokens"),
+])  # fmt: skip
+def test_what_cannot_work_is_refused_by_name(name, why):
+    cls = getattr(diffusers, f"{name}Scheduler")
+    scheduler = cls(num_vec_classes=4) if name == "VQDiffusion" else cls()
+    for function in (prediction_type, initial_scale, lambda s: coordinates(s, 0)):
+        with pytest.raises(UnsupportedSchedulerError, match=f"{name}Scheduler.*{why}.*DDIMScheduler") as caught:
             function(scheduler)
-        assert caught.value.scheduler == "TCDScheduler"
+        assert caught.value.scheduler == f"{name}Scheduler"
+
+
+class Own:
+    """Somebody's scheduler: a cosine schedule in its own words, no base class, deterministic."""
+
+    init_noise_sigma, offset = 1.0, 0.0
+
+    def __init__(self):
+        self.config = types.SimpleNamespace(prediction_type="v_prediction")
+
+    def set_timesteps(self, count, device=None):
+        self.timesteps = torch.linspace(999, 0, count + 1)[:-1]
+        self.stride = 999 / count
+
+    def _level(self, t):
+        angle = (t / 999 * 0.98 + 0.01) * torch.pi / 2 if t > 0 else torch.zeros(())
+        return torch.cos(torch.as_tensor(angle)), torch.sin(torch.as_tensor(angle))
+
+    def add_noise(self, clean, noise, timesteps):
+        alpha, sigma = self._level(timesteps[0])
+        return alpha * clean + sigma * noise
+
+    def step(self, output, t, sample, return_dict=True):
+        alpha, sigma = self._level(t)
+        clean = alpha * sample - sigma * output + self.offset
+        noise = (sample - alpha * clean) / sigma
+        after, left = self._level(max(t - self.stride, torch.zeros(())))
+        return (after * clean + left * noise,)
+
+
+def test_other_schedulers_are_probed():
+    scheduler = Own()
+    sample, point, _ = run_to_point(scheduler, torch.float64)
+    assert (sample - point).abs().max() < 1e-6
+    t = scheduler.timesteps[3]
+    at = coordinates(scheduler, t)
+    assert (at.alpha, at.sigma) == pytest.approx([float(v) for v in scheduler._level(t)])
+
+
+def test_other_schedulers_whose_step_means_something_else_are_refused():
+    scheduler = Own()
+    scheduler.offset = 1.0
+    with pytest.raises(UnsupportedSchedulerError, match="Own has no known.*content of 0.37.*it ended on 1.37"):
+        prediction_type(scheduler)
+    scheduler = Own()
+    scheduler.step = lambda *_, **__: 1 / 0
+    with pytest.raises(UnsupportedSchedulerError, match="trying its step failed with ZeroDivisionError"):
+        prediction_type(scheduler)
+    with pytest.raises(UnsupportedSchedulerError, match="neither add_noise nor scale_noise"):
+        prediction_type(types.SimpleNamespace(config=types.SimpleNamespace()))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ from pgm_sync.errors import (
     UnsupportedSchedulerError,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [  # torch, when diffusers hands its tensors to numpy
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 
 SCHEDULERS = {
     "DDIM": (diffusers.DDIMScheduler, {"clip_sample": False}, {}),
@@ -31,7 +34,29 @@ SCHEDULERS = {
     "Euler ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}, {}),
     "DPM-Solver++ 2M": (diffusers.DPMSolverMultistepScheduler, {}, {}),
     "flow": (diffusers.FlowMatchEulerDiscreteScheduler, {}, {}),
+    "PNDM": (diffusers.PNDMScheduler, {}, {}),
+    "PLMS": (diffusers.PNDMScheduler, {"skip_prk_steps": True}, {}),
+    "LCM": (diffusers.LCMScheduler, {}, {}),
+    "TCD": (diffusers.TCDScheduler, {}, {"eta": 0.3}),
+    "Heun": (diffusers.HeunDiscreteScheduler, {}, {}),
+    "LMS": (diffusers.LMSDiscreteScheduler, {}, {}),
+    "KDPM2": (diffusers.KDPM2DiscreteScheduler, {}, {}),
+    "KDPM2 ancestral": (diffusers.KDPM2AncestralDiscreteScheduler, {}, {}),
+    "DEIS": (diffusers.DEISMultistepScheduler, {}, {}),
+    "UniPC": (diffusers.UniPCMultistepScheduler, {}, {}),
+    "DPM-Solver singlestep": (diffusers.DPMSolverSinglestepScheduler, {"lower_order_final": True}, {}),
+    "SA-Solver": (diffusers.SASolverScheduler, {}, {}),
+    "SDE-DPM-Solver++": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}, {}),
+    "EDM Euler": (diffusers.EDMEulerScheduler, {}, {}),
+    "EDM DPM-Solver": (diffusers.EDMDPMSolverMultistepScheduler, {}, {}),
+    "flow Heun": (diffusers.FlowMatchHeunDiscreteScheduler, {}, {}),
+    "flow LCM": (diffusers.FlowMatchLCMScheduler, {}, {}),
+    "CogVideoX DDIM": (diffusers.CogVideoXDDIMScheduler, {}, {}),
 }
+
+
+class DPMSolverSDEScheduler(diffusers.DDIMScheduler):
+    """By its name only: diffusers' needs a package that is not here."""
 
 
 def scheduler_of(kind):
@@ -254,7 +279,9 @@ D = ps.GaussianDenoiser(torch.zeros(3), torch.eye(3))
     ({"denoisers": {0: D, 1: D, 2: D}}, UnknownNameError, "2 is no trajectory"),
     ({"denoisers": lambda x: x}, ParameterError, "FunctionDenoiser"),
     ({"denoisers": mixture((4,), 0)}, ShapeError, r"works on shape \(4,\), the trajectory has \(3,\)"),
-    ({"scheduler": diffusers.PNDMScheduler()}, UnsupportedSchedulerError, "PNDMScheduler has no known noise"),
+    ({"scheduler": DPMSolverSDEScheduler()}, UnsupportedSchedulerError, "Brownian tree of its own.*use DPMSolver"),
+    ({"scheduler": diffusers.UnCLIPScheduler()}, UnsupportedSchedulerError, "needs the timestep after this one"),
+    ({"scheduler": diffusers.IPNDMScheduler()}, UnsupportedSchedulerError, "IPNDMScheduler cannot be synchronised"),
     ({"num_samples": 0}, ParameterError, "num_samples=0"),
     ({"num_inference_steps": 0}, ParameterError, "num_inference_steps=0"),
     ({"seed": [1, 2, 3]}, BatchError, "3 seeds for 2 samples"),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CavityError
+from ..block import times
 from .network import Firing, Network
 
 
@@ -266,13 +267,6 @@ def cavity_error(
         f"precision {precision:.3g}: {ADVICE}",
         source=names[source], target=names[target], iteration=iteration, precision=precision,
     )  # fmt: skip
-
-
-def times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """``matrix @ v`` for ``(*batch, n)`` vectors."""
-    if matrix.ndim == 2:
-        return vectors @ matrix.mT
-    return (matrix @ vectors.unsqueeze(-1)).squeeze(-1)
 
 
 def solve(factor: Tensor, vectors: Tensor) -> Tensor:

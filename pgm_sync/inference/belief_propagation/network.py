@@ -7,7 +7,6 @@ copies, and stored as one *lane*. A block of the block system is a cell of its o
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,9 +205,6 @@ class Network:
         return f"Network({len(self.layout.names)} nodes, {len(self.edges)} directed edges, {kind})"
 
 
-_LAYOUTS: weakref.WeakKeyDictionary[Plan, list[tuple[Structure, Layout]]] = weakref.WeakKeyDictionary()
-
-
 def network(
     problem: Problem | FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None
 ) -> Network:
@@ -225,11 +221,10 @@ def network(
     if not isinstance(problem, Problem):
         problem = pose(problem, evidence)
     plan, structure, system, _ = problem
-    known = _LAYOUTS.setdefault(plan, [])
-    layout = next((found for s, found in known if s is structure), None)
-    if layout is None:
-        layout = Layout(problem)
-        known.append((structure, layout))
+    layouts: dict[Structure, Layout] = plan.memory.setdefault("layouts", {})
+    if structure not in layouts:
+        layouts[structure] = Layout(problem)
+    layout = layouts[structure]
     device = system.eta.device
     diagonal, coupling = [], []
     for cells in layout.cells:

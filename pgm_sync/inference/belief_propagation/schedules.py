@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from torch import Tensor
 
-from ...errors import LoopError, ParameterError, UnknownNameError
+from ...errors import LoopError, ParameterError, UnknownNameError, listed
 from .messages import Messages, Sent, check_lanes, send_block, send_lanes
 from .network import Edge, Firing, Network
 
@@ -124,8 +124,7 @@ def require_edge(net: Network, edge: Edge) -> None:
     except TypeError:
         known = False
     if not known:
-        listed = ", ".join(map(repr, net.edges[:8])) + (", ..." if len(net.edges) > 8 else "")
-        raise UnknownNameError(f"the network has no edge {edge!r}; it has {listed or 'none'}", name=edge)
+        raise UnknownNameError(f"the network has no edge {edge!r}; it has {listed(net.edges)}", name=edge)
 
 
 def scale_of(net: Network) -> Scale:

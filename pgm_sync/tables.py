@@ -1,0 +1,52 @@
+"""Rows of results that print as a table, in notebooks too."""
+
+from __future__ import annotations
+
+import abc
+import html
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+Row = TypeVar("Row", bound=tuple)
+
+
+class Table(Sequence[Row], Generic[Row], abc.ABC):
+    """A list of NamedTuples; a subclass says how one is shown: `head`, and `cells` of a row as texts."""
+
+    head: ClassVar[tuple[str, ...]]
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = list(rows)
+
+    @abc.abstractmethod
+    def cells(self, row: Row) -> Sequence[str]:
+        """What a row shows, a text per entry of `head`."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per row, for pandas.DataFrame or JSON."""
+        return [row._asdict() for row in self.rows]  # type: ignore[attr-defined]
+
+    def __str__(self) -> str:
+        shown = [self.head, *map(self.cells, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def line(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(line(self.cells(row), "td") for row in self.rows)
+        return f"<table>{line(self.head, 'th')}{body}</table>"
