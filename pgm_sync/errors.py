@@ -125,3 +125,10 @@ class CavityError(PgmSyncError):
 
 class LoopError(UnsupportedError):
     """Something that is only right on forests was asked of a graph with a loop; ``cycle`` names its nodes."""
+
+
+class DiagnosticsError(PgmSyncError):
+    """Draws from a posterior that cannot be trusted.
+
+    ``diagnostics`` has the numbers and which of them fail, ``fit`` the draws: nothing computed is lost.
+    """

@@ -27,7 +27,7 @@ class ModeCorrelation(NamedTuple):
     second: Name
     mode: str
     rho: float
-    low: float  # 95 % interval (Fisher); nan where the number of samples is not known
+    low: float  # 95 % interval (Fisher, or credible); nan where the number of samples is not known
     high: float
     mutual_information: float  # nats, -log(1 - rho^2) / 2 (Eq. 3)
 
@@ -62,7 +62,7 @@ def correlations(graph: FactorGraph) -> CorrelationTable:
     Modes match by position; ends with different numbers of modes are compared in canonical correlations (largest
     first). Elementwise `Correlation` factors give one row, the mean over their elements. Intervals are Fisher's for
     the sample count recorded by `ps.fit` (the number of groups, where it was given groups: samples of one group are
-    not independent), and take samples as Gaussian.
+    not independent), and take samples as Gaussian; credible ones after ``method="bayesian"``.
     """
     record = graph.graph.get("fit") or {}
     n = record.get("num_groups") or record.get("num_samples")
@@ -92,8 +92,15 @@ def correlations(graph: FactorGraph) -> CorrelationTable:
             continue
         assert potential.covariance is not None
         total[factor] = _total_information(potential.covariance, sizes(graph.seen_shapes(factor)))
+        own: list[ModeCorrelation] = []
         for i, j in combinations(range(len(scope)), 2):
-            rows += _pair_rows(factor, potential.covariance, maps, scope, i, j, n)
+            own += _pair_rows(factor, potential.covariance, maps, scope, i, j, n)
+        credible = record.get("details", {}).get("intervals", {}).get(repr(factor), [])
+        if len(credible) == len(own):
+            own = [
+                row._replace(low=low, high=high) for row, (low, high) in zip(own, credible, strict=True)
+            ]
+        rows += own
     return CorrelationTable(rows, total)
 
 

@@ -1,5 +1,6 @@
 """Learning potentials, and graphs, from data."""
 
+from .bayesian import BayesianFit, CredibleCorrelation, Diagnostics, PredictiveCheck, fit_bayesian
 from .comparison import GraphLoss, GraphScore, compare_graphs
 from .fit import fit
 from .learned_features import FeatureChoice, FeatureScore, canonical_features, choose_features, pca_features
@@ -14,6 +15,9 @@ from .structure import learn_structure
 from .symmetry import Stationary, Symmetry, mirror
 
 __all__ = [
+    "BayesianFit",
+    "CredibleCorrelation",
+    "Diagnostics",
     "FeatureChoice",
     "FeatureMoments",
     "FeatureScore",
@@ -21,6 +25,7 @@ __all__ = [
     "GraphLoss",
     "GraphScore",
     "NoiseCorrelation",
+    "PredictiveCheck",
     "Selection",
     "Stationary",
     "Symmetry",
@@ -29,6 +34,7 @@ __all__ = [
     "choose_noise_correlation",
     "compare_graphs",
     "fit",
+    "fit_bayesian",
     "fit_moments",
     "fit_score",
     "fit_single_view",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph
+from .bayesian.fit import posterior_mean
 from .moments import FeatureMoments, fit_moments
 from .score_matching import fit_score
 from .single_view import fit_single_view
@@ -16,6 +17,7 @@ METHODS: dict[str, Callable[..., FactorGraph]] = {
     "moments": fit_moments,
     "single_view": fit_single_view,
     "score": fit_score,
+    "bayesian": posterior_mean,
 }
 
 
@@ -31,6 +33,7 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
         "moments" (Eq. 14): shrunk moments, then maximum likelihood under the graph; see `fit_moments`.
         "single_view" (Eq. 15): no joint samples, one stationary model of all views; see `fit_single_view`.
         "score" (Eq. 16): what makes joint denoising by frozen denoisers best; see `fit_score`.
+        "bayesian" (Eq. 17): the posterior mean, with credible intervals; see `fit_bayesian`, which returns the draws.
     options
         of the method, by name.
 
@@ -39,7 +42,7 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
 
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on a method, an option
     it does not take, or a graph without JointGaussian factors, CovarianceError where the moments are singular (shrink
-    more), ConvergenceError.
+    more), ConvergenceError, DiagnosticsError where draws cannot be trusted.
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)
