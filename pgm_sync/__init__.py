@@ -56,7 +56,15 @@ if TYPE_CHECKING:
         Quadratic,
     )
     from .sampling import SampleResult, SamplingState, sample, sampling_steps
-    from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
+    from .score import (
+        FromDenoiser,
+        Jacobian,
+        JointDenoiser,
+        Scaled,
+        Surrogate,
+        epsilon_from_denoised,
+        score_from_denoised,
+    )
 
 __version__ = "0.1.0"
 
@@ -80,10 +88,12 @@ __all__ = [
     "Features",
     "Fit",
     "Flip",
+    "FromDenoiser",
     "FunctionDenoiser",
     "Gaussian",
     "GaussianDenoiser",
     "Identity",
+    "Jacobian",
     "JacobianDenoiser",
     "JointDenoiser",
     "JointGaussian",
@@ -101,7 +111,9 @@ __all__ = [
     "Rotate",
     "SampleResult",
     "SamplingState",
+    "Scaled",
     "SparseMap",
+    "Surrogate",
     "chain_graph",
     "compare_graphs",
     "compile",
@@ -145,7 +157,9 @@ _MODULES = {
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": "SampleResult SamplingState sample sampling_steps",
-    "score": "JointDenoiser epsilon_from_denoised score_from_denoised",
+    "score": (
+        "FromDenoiser Jacobian JointDenoiser Scaled Surrogate epsilon_from_denoised score_from_denoised"
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
-from ..score import JointDenoiser
+from ..score import Guard, JointDenoiser, PosteriorCovariance
 from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
 from .families import require_plain_step
@@ -48,6 +48,7 @@ class SamplingState(NamedTuple):
     next: dict[Name, Tensor]  # x at the next, less noisy level; the samples, after the last step
     capped: float  # fraction of directions where Eq. 8 had to act
     seconds: dict[str, float]  # spent in "denoiser", "engine" and "scheduler" so far
+    guard: Guard = Guard()  # which rule kept Eq. 8, and where it acted
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +57,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, capped
+    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, and of Eq. 8: capped, per step, by node; guard
     graph: FactorGraph
 
     def __repr__(self) -> str:
@@ -90,7 +91,8 @@ def sample(
         joint samples, and the seed of the first (the next ones count on), or one seed per sample. A sample depends
         only on its own seed, not on how many are drawn with it (up to the rounding of batched kernels).
     posterior_covariance, noise_correlation, couple
-        as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser" or a prior variance), and c of Eq. 5'.
+        as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser", "jacobian", "fitted", a prior variance, or an
+        object of `score.posterior`), and c of Eq. 5'.
     conditions
         passed on to the denoisers: one for all, or ``{name: condition}``.
     initial_noise
@@ -109,12 +111,13 @@ def sample(
 
     start = time.perf_counter()
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
-    state, capped = None, []
+    state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
         for state in steps:
             bar.total = state.num_steps
             bar.update()
             capped.append(state.capped)
+            guards.append(state.guard)
     assert state is not None
     info = {
         "scheduler": type(scheduler).__name__,
@@ -122,6 +125,9 @@ def sample(
         "seeds": _seeds(seed, num_samples),
         "denoiser_evaluations": state.num_steps * len(graph.trajectories),
         "capped": sum(capped) / len(capped),
+        "capped_per_step": capped,
+        "capped_by_node": {name: [g.by_node[name] for g in guards] for name in guards[0].by_node},
+        "guard": guards[0].rule,
     }
     timing = {**state.seconds, "total": time.perf_counter() - start}
     return SampleResult(dict(state.next), timing, info, graph)
@@ -135,7 +141,7 @@ def sampling_steps(
     num_samples: int = 1,
     seed: int | Sequence[int] = 0,
     *,
-    posterior_covariance: str | float = "surrogate",
+    posterior_covariance: str | float | PosteriorCovariance = "surrogate",
     noise_correlation: float = 0.0,
     couple: bool = True,
     conditions: Any = None,
@@ -227,6 +233,7 @@ def _run(
             {name: carriers.view(states, name) for name in carriers.views},
             result.capped,
             dict(seconds),
+            result.guard,
         )
 
 
@@ -388,10 +395,13 @@ def _denoisers(
                 expected=graph.shape(name),
                 got=tuple(denoiser.shape),
             )
-        if name in joint.needs_covariance and not denoiser.has_covariance:
+        if name not in joint.needs_covariance:
+            continue
+        chosen[name] = joint.posterior_covariance.denoiser(denoiser)
+        if not chosen[name].has_covariance:
             raise UnsupportedError(
                 f"posterior_covariance='denoiser', but {type(denoiser).__name__} of {name!r} knows only means; "
-                "use 'surrogate'",
+                "use 'surrogate', or 'jacobian'",
                 name=name,
             )
     return chosen

@@ -19,7 +19,8 @@ from ..potentials import Likelihood
 from ..potentials.base import StructuralPotential
 from . import noise as noise_models
 from .carriers import Carriers, find_carriers
-from .covariance import floored_solve, guarded_precision
+from .covariance import completed, floored_solve, guarded_precision
+from .posterior import PosteriorCovariance, as_posterior_covariance
 from .reduction import OwnPrior, own_prior, reduce
 
 NOISE_FACTOR = ("correlated noise",)
@@ -29,12 +30,20 @@ FLOOR = (
 )
 
 
+class Guard(NamedTuple):
+    """What kept Eq. 8, and how often it had to act."""
+
+    rule: str | None = None  # "joint" floor on Lambda, "nodes" capped one by one; None: nothing could be wider
+    by_node: dict[Name, float] = {}  # noqa: RUF012 (a NamedTuple's); fraction of capped directions under "nodes"
+
+
 class JointDenoised(NamedTuple):
     """One joint denoising."""
 
     mean: dict[Name, Tensor]  # (batch, *shape) per trajectory: E[x_0 | all noisy states]
     carried: list[Tensor]  # (batch, *shape) per carrier: the content to hand to the scheduler
     capped: float  # fraction of directions where Eq. 8 had to act
+    guard: Guard = Guard()
 
 
 class JointDenoiser:
@@ -45,9 +54,10 @@ class JointDenoiser:
     graph
         a graph with fitted potentials.
     posterior_covariance
-        C_i of Eq. 4: "surrogate", ``(Sigma_ii^{-1} + snr)^{-1}``, the same for every sample; "denoiser", what the
-        denoiser itself says, sample by sample; or a number, the prior variance to build the surrogate from where no
-        potential states a marginal (Attraction).
+        C_i of Eq. 4, an object or its shorthand: "surrogate", ``(Sigma_ii^{-1} + snr)^{-1}``, the same for every
+        sample; "denoiser", what the denoiser itself says, sample by sample; "jacobian", its derivatives; a number, the
+        prior variance to build the surrogate from where no potential states a marginal (Attraction); "fitted", as the
+        graph was fitted. See `score.posterior`.
     noise_correlation
         c of Eq. 5', in [0, 1): trajectories' noises correlate with strength c like their contents. Trajectories on a
         canvas share its noise in any case.
@@ -60,13 +70,13 @@ class JointDenoiser:
     def __init__(
         self,
         graph: FactorGraph,
-        posterior_covariance: str | float = "surrogate",
+        posterior_covariance: str | float | PosteriorCovariance = "surrogate",
         noise_correlation: float = 0.0,
         couple: bool = True,
     ):
         graph.validate()
         self.graph = graph
-        self.posterior_covariance = _check_kind(posterior_covariance)
+        self.posterior_covariance = as_posterior_covariance(posterior_covariance, graph)
         self.carriers = find_carriers(graph)
         self.couple = couple
         self._canvases = canvas_priors(graph, self.carriers)
@@ -105,15 +115,16 @@ class JointDenoiser:
     def _prepare(self) -> None:
         graph = self.reduction.graph
         self._own: dict[Name, OwnPrior] = {}
+        self._priors: dict[Name, Tensor] = {}  # what Eq. 8 compares C_i with
         if self._canvases or not self.reduction.features:
             self._plan = None
             return
         for name in self.reduction.features:
             own = own_prior(graph, name)
             if not own.known:
-                if isinstance(self.posterior_covariance, float):
-                    own = OwnPrior(torch.full_like(own.precision, 1 / self.posterior_covariance), True)
-                elif self.posterior_covariance == "surrogate":
+                if (variance := self.posterior_covariance.prior_variance) is not None:
+                    own = OwnPrior(torch.full_like(own.precision, 1 / variance), True)
+                elif not self.posterior_covariance.asks:
                     raise ParameterError(
                         f"no potential around {name!r} states a marginal, so the surrogate posterior covariance of "
                         "Eq. 4 is not determined; pass posterior_covariance='denoiser', or a number: the variance of "
@@ -121,18 +132,20 @@ class JointDenoiser:
                         name=name,
                     )
             self._own[name] = own
+            if self.posterior_covariance.guarded and own.known:
+                self._priors[name] = completed(own.precision)
         if self.noise is not None:
             graph.add_factor(NOISE_FACTOR, list(self.reduction.features), Likelihood())
         self._plan = compile(graph)
-        size = sum(self.reduction.features[n].out_size for n in self.reduction.features)
-        joint = self.posterior_covariance == "denoiser" and size <= LARGEST_JOINT and not graph.hidden
+        sizes = {name: feature.out_size for name, feature in self.reduction.features.items()}
+        self.posterior_covariance.check(sizes)
+        joint = self.posterior_covariance.guarded and sum(sizes.values()) <= LARGEST_JOINT and not graph.hidden
         joint = joint and all(own.known for own in self._own.values())
         self._floored = joint
         if joint:
             zero = torch.zeros((), dtype=torch.float64)
             prior = {
-                name: Gaussian(_matrix(own.precision), zero.expand(len(own.precision)), zero)
-                for name, own in self._own.items()
+                name: Gaussian(own, zero.expand(len(own)), zero) for name, own in self._priors.items()
             }
             self._prior = dense_joint(graph, prior, self._plan.sites).precision
             self._coupling = dense_joint(graph, None, self._plan.sites)
@@ -140,7 +153,7 @@ class JointDenoiser:
     @property
     def needs_covariance(self) -> dict[Name, Any]:
         """The features whose posterior covariance the denoiser of each trajectory is asked for."""
-        if self.posterior_covariance != "denoiser" or not self.couple:
+        if not self.posterior_covariance.asks or not self.couple:
             return {}
         return dict(self.reduction.features) if not self._canvases else {}
 
@@ -157,18 +170,18 @@ class JointDenoiser:
         potential couples comes back as the same tensor. Raises NotFiniteError, ImproperGraphError.
         """
         mean = dict(denoised)
-        capped = 0.0
+        capped, guard = 0.0, Guard()
         if self.couple and self._canvases:
             mean.update(self._on_canvas(noisy, denoised, level))
         elif self.couple and self._plan is not None:
-            corrections, capped = self._correct(noisy, denoised, level, covariances or {})
+            corrections, capped, guard = self._correct(noisy, denoised, level, covariances or {})
             mean.update({name: denoised[name] + delta for name, delta in corrections.items()})
         if self.carriers.shared:
             carried = self.carriers.gather(mean)
             mean = {name: self.carriers.view(carried, name) for name in mean}
         else:
             carried = [mean[carrier.name] for carrier in self.carriers.carriers]
-        return JointDenoised(mean, carried, capped)
+        return JointDenoised(mean, carried, capped, guard)
 
     def _correct(
         self,
@@ -176,41 +189,53 @@ class JointDenoiser:
         denoised: Mapping[Name, Tensor],
         level: NoiseLevel,
         covariances: Mapping[Name, Tensor],
-    ) -> tuple[dict[Name, Tensor], float]:
+    ) -> tuple[dict[Name, Tensor], float, Guard]:
         """Eq. 5, 5' and 6 in features; the lifted corrections ``F' (u_joint - F m)``."""
         features = self.reduction.features
         own = {name: f.apply(denoised[name]) for name, f in features.items()}
-        capped: list[Tensor] = []
+        capped: dict[Name, Tensor] = {}
         evidence: dict[Name, Any] = {
             name: self._evidence(name, own[name], level, covariances.get(name), capped) for name in features
         }
         if self.noise is not None:
             observed = torch.cat([f.apply(noisy[n]).flatten(1) for n, f in features.items()], 1) / level.alpha
             evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level.snr, observed)
+        guard = Guard()
         if self._floored:
             joint, raised = self._solve_floored(own, evidence)
-            capped = [raised]
+            share, guard = raised.item(), Guard("joint")
         else:
             assert self._plan is not None
             posterior = infer(self._plan, evidence)
             joint = {name: posterior.mean[name] for name in features}
+            by_node = {name: fraction.item() for name, fraction in capped.items()}
+            share = sum(by_node.values()) / len(by_node) if by_node else 0.0
+            guard = Guard("nodes", by_node) if by_node else guard
         corrections = {name: f.adjoint(joint[name] - own[name]) for name, f in features.items()}
-        return corrections, (sum(c.item() for c in capped) / len(capped) if capped else 0.0)
+        return corrections, share, guard
 
     def _evidence(
-        self, name: Name, mean: Tensor, level: NoiseLevel, covariance: Tensor | None, capped: list[Tensor]
+        self, name: Name, mean: Tensor, level: NoiseLevel, covariance: Tensor | None, capped: dict[Name, Tensor]
     ) -> Any:
         prior = self._own[name].precision.to(mean)
+        scale = self.posterior_covariance.scale(name, level)
+        scale = None if scale is None else scale.to(mean)
+        if covariance is None and prior.ndim == 1 and not self._floored:
+            precision = prior + level.snr
+            if scale is not None:
+                precision = precision / scale
+                capped[name] = (precision < prior).to(mean.dtype).mean()
+                precision = torch.maximum(precision, prior)
+            return mean, precision.reshape(mean.shape[1:])
+        if covariance is None:
+            precision = _matrix(prior) + level.snr * torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
+            covariance = None if scale is None else torch.linalg.inv(precision)
         if covariance is not None:
-            known = _matrix(self._own[name].precision) if self._own[name].known else None
+            if scale is not None:
+                root = scale.sqrt()
+                covariance = root[..., :, None] * covariance * root if scale.ndim else scale * covariance
             widest = torch.inf if self._floored else 1.0
-            precision, fraction = guarded_precision(covariance, known, widest)
-            capped.append(fraction)
-        elif prior.ndim == 1:
-            shape = mean.shape[1:]
-            return mean, (prior + level.snr).reshape(shape)
-        else:
-            precision = prior + level.snr * torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
+            precision, capped[name] = guarded_precision(covariance, self._priors.get(name), widest)
         flat = mean.flatten(1)
         eta = flat @ precision if precision.ndim == 2 else (precision @ flat.unsqueeze(-1)).squeeze(-1)
         return Gaussian(precision, eta, flat.new_zeros(()))
@@ -230,7 +255,8 @@ class JointDenoiser:
             coupling, eta = coupling + extra.precision, eta + extra.eta
         residual = eta - flat @ coupling
         blocks = [evidence[name].precision for name in own]
-        precision = coupling.expand(len(flat), -1, -1).clone()
+        batch = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks), (1,))
+        precision = coupling.expand(*batch, -1, -1).clone()
         start = 0
         for block, size in zip(blocks, sizes, strict=True):
             precision[:, start : start + size, start : start + size] += block
@@ -309,17 +335,6 @@ def canvas_priors(graph: FactorGraph, carriers: Carriers) -> dict[Name, NodeMarg
             )
         priors[name] = stated
     return priors
-
-
-def _check_kind(kind: str | float) -> str | float:
-    if kind in ("surrogate", "denoiser"):
-        return kind
-    if isinstance(kind, int | float) and not isinstance(kind, bool) and 0 < kind < float("inf"):
-        return float(kind)
-    raise ParameterError(
-        f"posterior_covariance={kind!r} is not 'surrogate', 'denoiser', or a positive variance",
-        posterior_covariance=kind,
-    )
 
 
 def _matrix(precision: Tensor) -> Tensor:
