@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from .sampling import SampleResult, SamplingState, sample, sampling_steps
     from .score import (
+        CanvasWeights,
         FromDenoiser,
         Jacobian,
         JointDenoiser,
@@ -71,6 +72,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DCT",
     "Attraction",
+    "CanvasWeights",
     "ChannelMeans",
     "Composition",
     "Correlation",
@@ -158,7 +160,8 @@ _MODULES = {
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": "SampleResult SamplingState sample sampling_steps",
     "score": (
-        "FromDenoiser Jacobian JointDenoiser Scaled Surrogate epsilon_from_denoised score_from_denoised"
+        "CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate epsilon_from_denoised "
+        "score_from_denoised"
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

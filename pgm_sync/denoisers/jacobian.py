@@ -17,7 +17,7 @@ from ..maps import Identity, LinearMap
 from .base import DenoisedPosterior, Denoiser
 
 MODES = ("reverse", "forward", "differences")
-STEP = 1e-2  # of sigma, for differences; benchmarks/posterior_covariance.py
+STEP = 3e-3  # of sigma, for differences; benchmarks/posterior_covariance.py
 AT_ONCE = {"reverse": 1, "forward": 4, "differences": 4}  # products per pass; likewise
 
 

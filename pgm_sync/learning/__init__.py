@@ -1,5 +1,6 @@
 """Learning potentials, and graphs, from data."""
 
+from .calibration import Calibration, calibrate
 from .fit import fit
 from .moments import FeatureMoments, fit_moments
 from .record import Fit
@@ -10,10 +11,12 @@ from .single_view import fit_single_view
 from .structure import GraphScore, compare_graphs, learn_structure
 
 __all__ = [
+    "Calibration",
     "FeatureMoments",
     "Fit",
     "GraphScore",
     "Selection",
+    "calibrate",
     "compare_graphs",
     "fit",
     "fit_moments",

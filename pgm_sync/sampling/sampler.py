@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
-from ..score import Guard, JointDenoiser, PosteriorCovariance
+from ..score import CanvasWeights, Guard, JointDenoiser, PosteriorCovariance
 from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
 from .families import require_plain_step
@@ -90,9 +90,9 @@ def sample(
     num_samples, seed
         joint samples, and the seed of the first (the next ones count on), or one seed per sample. A sample depends
         only on its own seed, not on how many are drawn with it (up to the rounding of batched kernels).
-    posterior_covariance, noise_correlation, couple
+    posterior_covariance, noise_correlation, couple, canvas_weights
         as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser", "jacobian", "fitted", a prior variance, or an
-        object of `score.posterior`), and c of Eq. 5'.
+        object of `score.posterior`), c of Eq. 5', and w_i of Eq. 10 by noise level.
     conditions
         passed on to the denoisers: one for all, or ``{name: condition}``.
     initial_noise
@@ -142,8 +142,9 @@ def sampling_steps(
     seed: int | Sequence[int] = 0,
     *,
     posterior_covariance: str | float | PosteriorCovariance = "surrogate",
-    noise_correlation: float = 0.0,
+    noise_correlation: float | str = 0.0,
     couple: bool = True,
+    canvas_weights: CanvasWeights | str | None = None,
     conditions: Any = None,
     initial_noise: Mapping[Name, Tensor] | None = None,
     device: torch.device | str = "cpu",
@@ -154,7 +155,7 @@ def sampling_steps(
 
     Takes the arguments of `sample` (but ``progress``). Input is checked when this is called, not at the first step.
     """
-    joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple)
+    joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     chosen = _denoisers(graph, denoisers, joint)
     given = _conditions(graph, conditions)
     seeds = _seeds(seed, num_samples)

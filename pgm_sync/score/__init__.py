@@ -5,8 +5,10 @@ from .joint import Guard, JointDenoised, JointDenoiser, epsilon_from_denoised, s
 from .noise import FeatureNoise
 from .posterior import FromDenoiser, Jacobian, PosteriorCovariance, Scaled, Surrogate
 from .reduction import Reduction, reduce
+from .weights import CanvasWeights
 
 __all__ = [
+    "CanvasWeights",
     "Carrier",
     "Carriers",
     "FeatureNoise",

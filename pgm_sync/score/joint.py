@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from .carriers import Carriers, find_carriers
 from .covariance import completed, floored_solve, guarded_precision
 from .posterior import PosteriorCovariance, as_posterior_covariance
 from .reduction import OwnPrior, own_prior, reduce
+from .schedule import fitted
+from .weights import CanvasWeights, as_canvas_weights
 
 NOISE_FACTOR = ("correlated noise",)
 LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision
@@ -60,9 +63,11 @@ class JointDenoiser:
         graph was fitted. See `score.posterior`.
     noise_correlation
         c of Eq. 5', in [0, 1): trajectories' noises correlate with strength c like their contents. Trajectories on a
-        canvas share its noise in any case.
+        canvas share its noise in any case. "fitted": as the graph was fitted.
     couple
         False keeps the noise model and drops the potentials: correlated noise alone, a baseline.
+    canvas_weights
+        w_i of Eq. 10 by noise level, in the place of the graph's own; "fitted": as the graph was fitted.
 
     Raises ParameterError, UnsupportedError, and what compiling the graph raises.
     """
@@ -71,19 +76,25 @@ class JointDenoiser:
         self,
         graph: FactorGraph,
         posterior_covariance: str | float | PosteriorCovariance = "surrogate",
-        noise_correlation: float = 0.0,
+        noise_correlation: float | str = 0.0,
         couple: bool = True,
+        canvas_weights: CanvasWeights | str | None = None,
     ):
         graph.validate()
+        if isinstance(noise_correlation, str):
+            noise_correlation = float(fitted(graph, "noise_correlation"))
         self.graph = graph
         self.posterior_covariance = as_posterior_covariance(posterior_covariance, graph)
         self.carriers = find_carriers(graph)
+        self.canvas_weights = as_canvas_weights(canvas_weights, graph)
+        if self.canvas_weights is not None:
+            self.canvas_weights.check(self.carriers)
         self.couple = couple
         self._canvases = canvas_priors(graph, self.carriers)
         self.reduction = reduce(graph)
         if self._canvases:
             self._prepare_canvas()
-        self.noise = None
+        self.noise, self.noise_correlation = None, noise_correlation
         if not self._canvases:
             structural = noise_models.canvas_noise(self.reduction, self.carriers)
             if structural is not None and noise_correlation:
@@ -151,6 +162,24 @@ class JointDenoiser:
             self._coupling = dense_joint(graph, None, self._plan.sites)
 
     @property
+    def on_canvas(self) -> bool:
+        """Whether a canvas has a prior of its own (Eq. 11), which needs no posterior covariance."""
+        return bool(self._canvases)
+
+    def with_settings(
+        self, posterior_covariance: PosteriorCovariance, canvas_weights: CanvasWeights | None
+    ) -> JointDenoiser:
+        """The same graph, compiled once, with other scales of the posterior covariance and other canvas weights."""
+        guarded = posterior_covariance.guarded
+        if guarded != self.posterior_covariance.guarded or posterior_covariance.asks != self.posterior_covariance.asks:
+            return JointDenoiser(
+                self.graph, posterior_covariance, self.noise_correlation, self.couple, canvas_weights
+            )
+        other = copy.copy(self)
+        other.posterior_covariance, other.canvas_weights = posterior_covariance, canvas_weights
+        return other
+
+    @property
     def needs_covariance(self) -> dict[Name, Any]:
         """The features whose posterior covariance the denoiser of each trajectory is asked for."""
         if not self.posterior_covariance.asks or not self.couple:
@@ -177,7 +206,8 @@ class JointDenoiser:
             corrections, capped, guard = self._correct(noisy, denoised, level, covariances or {})
             mean.update({name: denoised[name] + delta for name, delta in corrections.items()})
         if self.carriers.shared:
-            carried = self.carriers.gather(mean)
+            weights = None if self.canvas_weights is None else self.canvas_weights.at(level, self.carriers)
+            carried = self.carriers.gather(mean, weights)
             mean = {name: self.carriers.view(carried, name) for name in mean}
         else:
             carried = [mean[carrier.name] for carrier in self.carriers.carriers]

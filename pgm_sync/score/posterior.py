@@ -16,7 +16,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..potentials.base import finite_number
 from ..spec import Spec
-from .schedule import Schedule, from_data, to_data
+from .schedule import Schedule, fitted, from_data, to_data
 
 
 class PosteriorCovariance(Spec):
@@ -198,18 +198,12 @@ class Scaled(PosteriorCovariance):
 def as_posterior_covariance(value: Any, graph: FactorGraph | None = None) -> PosteriorCovariance:
     """An object from its shorthand: "surrogate", "denoiser", "jacobian", a variance, or "fitted" for what `graph` says.
 
-    Raises ParameterError.
+    Raises ParameterError, SavedFileError.
     """
     if isinstance(value, PosteriorCovariance):
         return value
     if value == "fitted" and graph is not None:
-        details = (graph.graph.get("fit") or {}).get("details", {})
-        if "posterior_covariance" not in details:
-            raise ParameterError(
-                "posterior_covariance='fitted', but the graph has no fitted one; "
-                "ps.fit(..., method='score', scales='level') learns one"
-            )
-        return PosteriorCovariance.from_dict(details["posterior_covariance"])
+        return PosteriorCovariance.from_dict(fitted(graph, "posterior_covariance"))
     if isinstance(value, str) and value in SHORTHANDS:
         return SHORTHANDS[value]()
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):

@@ -1,4 +1,4 @@
-"""Numbers that depend on the noise level, and specifications with tensors as JSON data."""
+"""Numbers that depend on the noise level, and what a fit wrote of them into its record, as JSON data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError, SavedFileError, ShapeError
+from ..graph.factor_graph import FactorGraph
 from ..levels import NoiseLevel
 from ..spec import Spec, decode, encode, tensor_from_json, tensor_to_json
 
@@ -60,3 +61,11 @@ def from_data(data: Mapping[str, Any]) -> Spec:
         return decode(data["spec"], tensors)
     except (KeyError, TypeError, AttributeError) as error:
         raise SavedFileError(f"not a saved specification: {error!r}") from error
+
+
+def fitted(graph: FactorGraph, what: str) -> Any:
+    """What the record of a fit says of a setting. Raises ParameterError where it says nothing."""
+    details = (graph.graph.get("fit") or {}).get("details", {})
+    if what not in details:
+        raise ParameterError(f"{what}='fitted', but the graph has no fitted one; ps.fit makes one")
+    return details[what]
