@@ -69,13 +69,25 @@ if TYPE_CHECKING:
         Quadratic,
     )
     from .sampling import Langevin, Resample, SampleResult, SamplingState, sample, sampling_steps
-    from .score import JointDenoiser, epsilon_from_denoised, score_from_denoised
+    from .score import (
+        Annealed,
+        CanvasWeights,
+        FromDenoiser,
+        Jacobian,
+        JointDenoiser,
+        Scaled,
+        Surrogate,
+        epsilon_from_denoised,
+        score_from_denoised,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DCT",
+    "Annealed",
     "Attraction",
+    "CanvasWeights",
     "ChannelMeans",
     "Composition",
     "Correlation",
@@ -93,10 +105,12 @@ __all__ = [
     "Features",
     "Fit",
     "Flip",
+    "FromDenoiser",
     "FunctionDenoiser",
     "Gaussian",
     "GaussianDenoiser",
     "Identity",
+    "Jacobian",
     "JacobianDenoiser",
     "JointDenoiser",
     "JointGaussian",
@@ -116,8 +130,10 @@ __all__ = [
     "Rotate",
     "SampleResult",
     "SamplingState",
+    "Scaled",
     "SparseMap",
     "Stationary",
+    "Surrogate",
     "Symmetry",
     "canonical_features",
     "chain_graph",
@@ -170,7 +186,10 @@ _MODULES = {
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": "Langevin Resample SampleResult SamplingState sample sampling_steps",
-    "score": "JointDenoiser epsilon_from_denoised score_from_denoised",
+    "score": (
+        "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate epsilon_from_denoised "
+        "score_from_denoised"
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

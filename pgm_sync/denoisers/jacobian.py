@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from ..maps import Identity, LinearMap
 from .base import DenoisedPosterior, Denoiser
 
 MODES = ("reverse", "forward", "differences")
+STEP = 3e-3  # of sigma, for differences; benchmarks/posterior_covariance.py
+AT_ONCE = {"reverse": 1, "forward": 4, "differences": 4}  # products per pass; likewise
 
 
 class JacobianDenoiser(Denoiser):
@@ -29,6 +32,10 @@ class JacobianDenoiser(Denoiser):
     tangents, less memory, where all operations have forward derivatives (fused attention has none); "differences",
     2r ordinary passes at ``x_t +- step * sigma`` along each feature, for networks without derivatives.
 
+    batch: how many of the products go through the network at once, as a larger batch ("reverse": vectorised backward
+    passes, `torch.func.vmap`). It takes as many times the memory, and pays on accelerators and for small batches. None:
+    1 for "reverse", 4 for the others. Where vmap does not know an operation they go one by one.
+
     Use it with ``posterior_covariance="denoiser"``. A network's derivative need not be that of a density: the joint
     denoiser keeps Eq. 8 and reports how often it had to.
 
@@ -40,17 +47,22 @@ class JacobianDenoiser(Denoiser):
     >>> torch.allclose(told.covariance, derived.covariance, atol=1e-5)
     True
 
-    Raises ParameterError on an unknown mode or a step that is not positive.
+    Raises ParameterError on an unknown mode, a step that is not positive, or a batch below one.
     """
 
     has_covariance = True
 
-    def __init__(self, denoiser: Denoiser, mode: str = "reverse", step: float = 1e-2):
+    def __init__(
+        self, denoiser: Denoiser, mode: str = "reverse", step: float = STEP, batch: int | None = None
+    ):
         if mode not in MODES:
             raise ParameterError(f"mode={mode!r} is not one of {', '.join(MODES)}", mode=mode)
         if not step > 0:
             raise ParameterError(f"step={step!r} is not positive", step=step)
+        if batch is not None and batch < 1:
+            raise ParameterError(f"batch={batch!r} is not at least 1", batch=batch)
         self.denoiser, self.mode, self.step = denoiser, mode, step
+        self.batch = AT_ONCE[mode] if batch is None else batch
         self.shape, self.prediction_type = denoiser.shape, denoiser.prediction_type
 
     def __repr__(self) -> str:
@@ -101,11 +113,10 @@ class JacobianDenoiser(Denoiser):
                     f"{self.denoiser!r} does not pass gradients to its noisy state; use mode='differences'"
                 )
             lines = []
-            for k, row in enumerate(rows):
-                (pulled,) = torch.autograd.grad(
-                    mean, state, row.expand_as(mean), retain_graph=k + 1 < len(rows), materialize_grads=True
-                )
-                lines.append(self._seen(pulled, features))
+            for start in range(0, len(rows), self.batch):
+                some = rows[start : start + self.batch]
+                keep = start + len(some) < len(rows)
+                lines += [self._seen(pulled, features) for pulled in _pull(mean, state, some, keep)]
         return mean.detach(), torch.stack(lines, -2)
 
     def _forward(
@@ -115,32 +126,81 @@ class JacobianDenoiser(Denoiser):
         with warnings.catch_warnings(), forward_ad.dual_level():
             # torch scripts some of its own derivatives at first use, and deprecates scripting
             warnings.simplefilter("ignore", DeprecationWarning)
-            for row in rows:
-                dual = forward_ad.make_dual(noisy, row.expand_as(noisy).contiguous())
+            for some in rows.split(self.batch):
+                tangents = _along(some, noisy)
+                dual = forward_ad.make_dual(noisy.expand_as(tangents).contiguous(), tangents)
                 try:
-                    mean, tangent = forward_ad.unpack_dual(self.denoiser.denoise(dual, level, condition))
+                    mean, tangent = forward_ad.unpack_dual(self._many(dual, level, condition))
                 except NotImplementedError as error:
                     raise UnsupportedError(
                         f"{self.denoiser!r} has an operation without a forward derivative ({error}); use mode='reverse'"
                     ) from error
-                columns.append(self._seen(torch.zeros_like(mean) if tangent is None else tangent, features))
-        return mean.detach(), torch.stack(columns, -1).detach()
+                columns += list(self._seen(torch.zeros_like(mean) if tangent is None else tangent, features))
+        return mean[0].detach(), torch.stack(columns, -1).detach()
 
     def _differences(
         self, noisy: Tensor, level: NoiseLevel, condition: Any, features: LinearMap, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
         step = self.step * expand(level.sigma, noisy, len(self.shape))
+        # a unit vector has a size of 1 in all of its elements together, noise has sigma in each
+        size = math.sqrt(rows[0].numel())
         columns = []
         with torch.no_grad():
-            for row in rows:
-                # a unit vector has a size of 1 in all of its elements together, noise has sigma in each
-                move = step * row * math.sqrt(row.numel())
-                ends = [self.denoiser.denoise(noisy + sign * move, level, condition) for sign in (1, -1)]
-                slope = (ends[0] - ends[1]) / (2 * step * math.sqrt(row.numel()))
-                columns.append(self._seen(slope, features))
+            for some in rows.split(self.batch):
+                move = step * size * _along(some, noisy)
+                ends = self._many(torch.cat([noisy + move, noisy - move]), level, condition)
+                slopes = (ends[: len(some)] - ends[len(some) :]) / (2 * step * size)
+                columns += list(self._seen(slopes, features))
             return self.denoiser.denoise(noisy, level, condition), torch.stack(columns, -1)
+
+    def _many(self, noisy: Tensor, level: NoiseLevel, condition: Any) -> Tensor:
+        """Denoised ``(k, *batch, *shape)`` copies of a batch, as one batch."""
+        batch, count = noisy.shape[1 : noisy.ndim - len(self.shape)], len(noisy)
+        flat = noisy.flatten(0, len(batch))
+        alpha, sigma, timestep = (_copies(v, batch, count) for v in (level.alpha, level.sigma, level.timestep))
+        many = NoiseLevel(alpha, sigma, timestep, level.scale_model_input)
+        return self.denoiser.denoise(flat, many, _copies(condition, batch, count)).reshape(noisy.shape)
 
     def _seen(self, content: Tensor, features: LinearMap) -> Tensor:
         """``(*batch, r)``"""
         seen = features.apply(content)
         return seen.flatten(seen.ndim - len(features.out_shape)) if features.out_shape else seen[..., None]
+
+
+def _pull(mean: Tensor, state: Tensor, rows: Tensor, keep: bool) -> Sequence[Tensor]:
+    """``(d mean / d state)' row``, ``(*batch, *shape)``, for each of the rows."""
+
+    def together() -> Tensor:
+        cotangents = _along(rows, mean)
+        (pulled,) = torch.autograd.grad(
+            mean, state, cotangents, retain_graph=True, materialize_grads=True, is_grads_batched=True
+        )
+        return pulled
+
+    if len(rows) > 1:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # an operation without a batching rule is looped over
+                return list(together())
+        except RuntimeError:  # one that cannot be looped over either
+            pass
+    return [
+        torch.autograd.grad(
+            mean, state, row.expand_as(mean), retain_graph=keep or k + 1 < len(rows), materialize_grads=True
+        )[0]
+        for k, row in enumerate(rows)
+    ]
+
+
+def _along(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows ``(k, *shape)`` as directions of ``(*batch, *shape)``: ``(k, *batch, *shape)``."""
+    batch = like.shape[: like.ndim - rows.ndim + 1]
+    spread = rows.reshape(len(rows), *(1,) * len(batch), *rows.shape[1:])
+    return spread.expand(len(rows), *like.shape).contiguous()
+
+
+def _copies(value: Any, batch: torch.Size, count: int) -> Any:
+    """Values per sample, ``(*batch, ...)``, for `count` copies of the batch in one; values for all as they are."""
+    if not isinstance(value, Tensor) or not batch or value.shape[: len(batch)] != batch:
+        return value
+    return value.expand(count, *value.shape).flatten(0, len(batch))

@@ -1,6 +1,7 @@
 """Learning potentials, and graphs, from data."""
 
 from .bayesian import BayesianFit, CredibleCorrelation, Diagnostics, PredictiveCheck, fit_bayesian
+from .calibration import Calibration, calibrate
 from .comparison import GraphLoss, GraphScore, compare_graphs
 from .fit import fit
 from .learned_features import FeatureChoice, FeatureScore, canonical_features, choose_features, pca_features
@@ -16,6 +17,7 @@ from .symmetry import Stationary, Symmetry, mirror
 
 __all__ = [
     "BayesianFit",
+    "Calibration",
     "CredibleCorrelation",
     "Diagnostics",
     "FeatureChoice",
@@ -29,6 +31,7 @@ __all__ = [
     "Selection",
     "Stationary",
     "Symmetry",
+    "calibrate",
     "canonical_features",
     "choose_features",
     "choose_noise_correlation",

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -26,9 +28,11 @@ from ..errors import ParameterError, UnknownNameError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..maps import LinearMap
-from ..score import find_carriers
-from .moments import estimate_model
-from .problem import contents, features, pose, potentials, split
+from ..score import PosteriorCovariance, find_carriers, reduce
+from .calibration import calibrate
+from .moments import estimate_model, fit_moments
+from .problem import contents, features, pose, split
+from .problem import potentials as as_potentials
 from .record import Fit, fingerprint
 
 REFUSED = 1e10  # loss of a precision that is not positive definite, so that a line search turns back
@@ -46,8 +50,23 @@ def fit_score(
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
+    potentials: str = "score",
+    scales: str | None = None,
+    base: str | float | PosteriorCovariance = "surrogate",
+    canvas_weights: str | None = None,
+    noise_correlation: float = 0.0,
+    epochs: int = 30,
+    batch_size: int = 64,
+    learning_rate: float = 0.1,
+    patience: int = 5,
+    checkpoint: str | Path | None = None,
+    cache: str | Path | None = None,
 ) -> FactorGraph:
     """From the fit by moments, what makes joint denoising best (Eq. 16), with frozen denoisers.
+
+    Potentials come first, under the surrogate posterior covariance; then, if asked for, what depends on the noise
+    level, with those potentials: sample from the result with ``posterior_covariance="fitted"`` and
+    ``canvas_weights="fitted"``.
 
     Parameters
     ----------
@@ -59,22 +78,79 @@ def fit_score(
         of L-BFGS, at most; stopped early on the held-out share.
     data, shrinkage, heldout, groups
         as for `fit_moments`.
+    potentials
+        "score" as described; "moments" as `fit_moments` finds them; "keep" as they are (any factors).
+    scales, base, canvas_weights, noise_correlation, epochs, batch_size, learning_rate, patience, checkpoint, cache
+        as for `calibrate`, which learns posterior-covariance scales and canvas weights per noise level.
 
-    Raises as `fit`, and UnsupportedError for trajectories that share a canvas, or factors that see different parts
-    of one.
+    Raises as `fit`, and UnsupportedError for potentials="score" with trajectories that share a canvas, or factors that
+    see different parts of one; SavedFileError on a checkpoint of another run.
     """
     if denoisers is None:
         raise ParameterError("method='score' needs denoisers={trajectory: denoiser}, or one for all")
+    levels = default_levels() if levels is None else list(levels)
+    if potentials == "score":
+        fitted = _fit_potentials(
+            graph, data, denoisers, levels, iterations, shrinkage, heldout, groups, seed, progress
+        )
+    elif potentials == "moments":
+        fitted = fit_moments(graph, data, shrinkage=shrinkage, heldout=heldout, groups=groups, seed=seed)
+    elif potentials == "keep":
+        fitted = graph.with_potentials({})
+    else:
+        raise ParameterError(f"potentials={potentials!r} is not 'score', 'moments' or 'keep'")
+    if scales is None and canvas_weights is None:
+        if potentials == "keep":
+            raise ParameterError("nothing to learn: potentials='keep', and neither scales nor canvas_weights")
+        return fitted
+    found = calibrate(
+        fitted, data, denoisers=denoisers, levels=levels, scales=scales, base=base, canvas_weights=canvas_weights,
+        noise_correlation=noise_correlation, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        patience=patience, heldout=heldout, groups=groups, seed=seed, checkpoint=checkpoint, cache=cache,
+        progress=progress,
+    )  # fmt: skip
+    if potentials == "keep":
+        samples = {name: torch.as_tensor(value) for name, value in data.items()}
+        reduced = reduce(graph).features
+        first = Fit(
+            method="score",
+            num_samples=len(next(iter(samples.values()))),
+            features=sum(feature.out_size for feature in reduced.values()),
+            data=fingerprint(samples),
+            objective=found.losses,
+            heldout=found.heldout[found.epoch] if found.heldout else None,
+            heldout_samples=len(found.heldout_errors) if found.heldout else 0,
+            seed=seed,
+        )
+    else:
+        first = Fit.of(fitted)
+    details = {**first.details, **found.details(), "potentials": potentials}
+    fitted.graph["fit"] = replace(first, method="score", details=details).to_dict()
+    return fitted
+
+
+def _fit_potentials(
+    graph: FactorGraph,
+    data: Mapping[Name, Any],
+    denoisers: Mapping[Name, Denoiser] | Denoiser,
+    levels: list[NoiseLevel],
+    iterations: int,
+    shrinkage: str | float,
+    heldout: float,
+    groups: Sequence[int] | Tensor | None,
+    seed: int,
+    progress: bool,
+) -> FactorGraph:
     problem = pose(graph)
     problem.require_whole("method='score'")
     if find_carriers(graph).shared:
         raise UnsupportedError(
-            "method='score' is for trajectories that do not share a canvas; use method='moments'"
+            "method='score' learns potentials of trajectories that do not share a canvas; use method='moments', or "
+            "potentials='moments' and canvas_weights"
         )
     samples, clean = features(problem, data), contents(problem, data)
     train, test = split(len(samples), heldout, groups, seed)
     start = estimate_model(samples[train], shrinkage, problem.network, problem.blocks)
-    levels = default_levels() if levels is None else list(levels)
     generator = torch.Generator().manual_seed(seed)
     seen, unseen = (
         denoised_moments(
@@ -102,7 +178,7 @@ def fit_score(
             "iteration": found.best,
         },
     )
-    return problem.fitted(potentials(problem, start.mean, found.precision), record.to_dict())
+    return problem.fitted(as_potentials(problem, start.mean, found.precision), record.to_dict())
 
 
 class Moments(NamedTuple):

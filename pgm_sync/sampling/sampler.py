@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
-from ..score import JointDenoised, JointDenoiser
+from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance
 from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
@@ -52,6 +52,7 @@ class SamplingState(NamedTuple):
     capped: float  # fraction of directions where Eq. 8 had to act
     seconds: dict[str, float]  # spent in "denoiser", "engine" and "scheduler" so far
     evaluations: int  # of every denoiser so far, those of a corrector included
+    guard: Guard = Guard()  # which rule kept Eq. 8, and where it acted
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +61,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, capped
+    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, and of Eq. 8: capped, per step, by node; guard
     graph: FactorGraph
 
     def __repr__(self) -> str:
@@ -93,8 +94,9 @@ def sample(
     num_samples, seed
         joint samples, and the seed of the first (the next ones count on), or one seed per sample. A sample depends
         only on its own seed, not on how many are drawn with it (up to the rounding of batched kernels).
-    posterior_covariance, noise_correlation, couple
-        as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser" or a prior variance), and c of Eq. 5'.
+    posterior_covariance, noise_correlation, couple, canvas_weights
+        as for `JointDenoiser`: C_i of Eq. 4 ("surrogate", "denoiser", "jacobian", "fitted", a prior variance, or an
+        object of `score.posterior`), c of Eq. 5', and w_i of Eq. 10 by noise level.
     corrector
         Langevin steps with the joint score at every level (`Langevin`), off by default. With ``posterior_covariance=
         "annealed"`` they converge to Eq. 1; otherwise the joint score is an approximation, and so is what they sample.
@@ -119,12 +121,13 @@ def sample(
 
     start = time.perf_counter()
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
-    state, capped = None, []
+    state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
         for state in steps:
             bar.total = state.num_steps
             bar.update()
             capped.append(state.capped)
+            guards.append(state.guard)
     assert state is not None
     info = {
         "scheduler": type(scheduler).__name__,
@@ -132,6 +135,9 @@ def sample(
         "seeds": _seeds(seed, num_samples),
         "denoiser_evaluations": state.evaluations * len(graph.trajectories),
         "capped": sum(capped) / len(capped),
+        "capped_per_step": capped,
+        "capped_by_node": {name: [g.by_node[name] for g in guards] for name in guards[0].by_node},
+        "guard": guards[0].rule,
     }
     timing = {**state.seconds, "total": time.perf_counter() - start}
     return SampleResult(dict(state.next), timing, info, graph)
@@ -145,11 +151,12 @@ def sampling_steps(
     num_samples: int = 1,
     seed: int | Sequence[int] = 0,
     *,
-    posterior_covariance: str | float = "surrogate",
-    noise_correlation: float = 0.0,
+    posterior_covariance: str | float | PosteriorCovariance = "surrogate",
+    noise_correlation: float | str = 0.0,
     couple: bool = True,
     corrector: Langevin | None = None,
     resample: Resample | None = None,
+    canvas_weights: CanvasWeights | str | None = None,
     conditions: Any = None,
     initial_noise: Mapping[Name, Tensor] | None = None,
     device: torch.device | str = "cpu",
@@ -160,7 +167,7 @@ def sampling_steps(
 
     Takes the arguments of `sample` (but ``progress``). Input is checked when this is called, not at the first step.
     """
-    joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple)
+    joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     chosen = _denoisers(graph, denoisers, joint)
     given = _conditions(graph, conditions)
     seeds = _seeds(seed, num_samples)
@@ -251,6 +258,7 @@ def _run(
             seen.result.capped,
             dict(seconds),
             evaluations,
+            seen.result.guard,
         )
 
 
@@ -471,10 +479,13 @@ def _denoisers(
                 expected=graph.shape(name),
                 got=tuple(denoiser.shape),
             )
-        if name in joint.needs_covariance and not denoiser.has_covariance:
+        if name not in joint.needs_covariance:
+            continue
+        chosen[name] = joint.posterior_covariance.denoiser(denoiser)
+        if not chosen[name].has_covariance:
             raise UnsupportedError(
                 f"posterior_covariance='denoiser', but {type(denoiser).__name__} of {name!r} knows only means; "
-                "use 'surrogate'",
+                "use 'surrogate', or 'jacobian'",
                 name=name,
             )
     return chosen

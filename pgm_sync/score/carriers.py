@@ -47,8 +47,13 @@ class Carriers(NamedTuple):
         flat = state.flatten(1).index_select(1, view.index.to(state.device))
         return flat.reshape(len(state), *self.shapes[name])
 
-    def gather(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
-        """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from a value ``(batch, *shape)`` per trajectory."""
+    def gather(
+        self, values: Mapping[Name, Tensor], weights: Mapping[Name, Tensor] | None = None
+    ) -> list[Tensor]:
+        """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from a value ``(batch, *shape)`` per trajectory.
+
+        `weights`, a partition of unity ``(D_i,)``, take the place of the graph's own.
+        """
         out: dict[int, Tensor] = {}
         for name, value in values.items():
             view = self.views[name]
@@ -57,7 +62,8 @@ class Carriers(NamedTuple):
                 continue
             shape = self.carriers[view.carrier].shape
             flat = out.get(view.carrier, value.new_zeros(len(value), torch.Size(shape).numel()))
-            weighted = value.flatten(1) * view.weight.to(value)
+            weight = view.weight if weights is None else weights[name]
+            weighted = value.flatten(1) * weight.to(value)
             out[view.carrier] = flat.index_add(1, view.index.to(value.device), weighted)
         return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..gaussian import cholesky
 
+UNSTATED = 100.0  # of the widest stated variance: a stand-in where no potential states one
 SMALLEST = 1e-6  # of the prior variance: a posterior narrower than this does not move any more
+
+
+def completed(
+    precision: Tensor,  # (r,) or (r, r), Sigma_ii^{-1} with zeros where no potential sees the content
+) -> Tensor:
+    """``(r, r)``, with a wide prior in the directions of which nothing is stated, so that only others are capped."""
+    matrix = torch.diag(precision) if precision.ndim == 1 else precision
+    values, vectors = torch.linalg.eigh(matrix)
+    unstated = values <= 1e-10 * values[-1]
+    if not bool(unstated.any()):
+        return matrix
+    return (vectors * torch.where(unstated, values[~unstated].min() / UNSTATED, values)) @ vectors.mT
 
 
 def guarded_precision(
@@ -25,13 +40,10 @@ def guarded_precision(
     else:
         root = cholesky(prior, "the marginal precision").to(covariance)  # Sigma_ii^{-1} = root root'
     relative = root.mT @ covariance @ root
-    values, vectors = torch.linalg.eigh((relative + relative.mT) / 2)
-    top = values.amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-    low = SMALLEST * (top if prior is None else torch.ones_like(top))
-    high = values.new_tensor(torch.inf if prior is None else widest)
-    capped = (values > high).float().mean()
-    basis = root @ vectors
-    return (basis / values.clamp(min=low, max=high).unsqueeze(-2)) @ basis.mT, capped
+    low = SMALLEST * (_largest(relative) if prior is None else relative.new_ones(()))
+    inverse, values = clamped_inverse(relative, low, torch.inf if prior is None else widest)
+    capped = (values > widest).float().mean() if prior is not None else values.new_zeros(())
+    return root @ inverse @ root.mT, capped
 
 
 def floored_solve(
@@ -48,8 +60,46 @@ def floored_solve(
     # M = root^{-1} Lambda root'^{-1}: eigenvalue 1 is "as wide as the joint prior"
     half = torch.linalg.solve_triangular(root, precision, upper=False)
     relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
-    values, vectors = torch.linalg.eigh((relative + relative.mT) / 2)
-    raised = (values < floor).float().mean()
+    inverse, values = clamped_inverse(relative, relative.new_tensor(floor), torch.inf)
     right = torch.linalg.solve_triangular(root, residual.unsqueeze(-1), upper=False)
-    solved = vectors @ ((vectors.mT @ right) / values.clamp_min(floor).unsqueeze(-1))
-    return torch.linalg.solve_triangular(root.mT, solved, upper=True).squeeze(-1), raised
+    raised = (values < floor).float().mean()
+    return torch.linalg.solve_triangular(root.mT, inverse @ right, upper=True).squeeze(-1), raised
+
+
+def clamped_inverse(matrix: Tensor, low: Tensor, high: float) -> tuple[Tensor, Tensor]:
+    """Inverse ``(*batch, r, r)`` of a symmetric matrix whose eigenvalues are first brought into [low, high].
+
+    `low` broadcasts against ``(*batch)``. Also returns the eigenvalues, ``(*batch, r)``, as they were. Gradients flow
+    to the matrix through the inverse, equal eigenvalues included (Daleckii-Krein).
+    """
+    return _ClampedInverse.apply(matrix, low, high)
+
+
+class _ClampedInverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, low: Tensor, high: float) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        kept = torch.minimum(torch.maximum(values, low.unsqueeze(-1)), values.new_tensor(high))
+        ctx.save_for_backward(values, vectors, kept)
+        ctx.mark_non_differentiable(values)
+        return (vectors / kept.unsqueeze(-2)) @ vectors.mT, values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        values, vectors, kept = ctx.saved_tensors
+        # f(a) - f(b) over a - b for f = 1 / clamp: -1 / (k_a k_b) times the share of a - b that clamping keeps
+        gap = values.unsqueeze(-1) - values.unsqueeze(-2)
+        inside = (kept == values).to(values)
+        near = gap.abs() <= 1e-9 * values.abs().amax(-1)[..., None, None].clamp_min(torch.finfo(values.dtype).tiny)
+        share = torch.where(
+            near, inside.unsqueeze(-1) * inside.unsqueeze(-2),
+            (kept.unsqueeze(-1) - kept.unsqueeze(-2)) / torch.where(near, torch.ones_like(gap), gap),
+        )  # fmt: skip
+        divided = -share / (kept.unsqueeze(-1) * kept.unsqueeze(-2))
+        symmetric = (gradient + gradient.mT) / 2
+        return vectors @ (divided * (vectors.mT @ symmetric @ vectors)) @ vectors.mT, None, None
+
+
+def _largest(matrix: Tensor) -> Tensor:
+    """A bound on the largest eigenvalue, at most sqrt(r) times it, ``(*batch)``."""
+    return torch.linalg.matrix_norm(matrix.detach()).clamp_min(torch.finfo(matrix.dtype).tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,15 +20,24 @@ from ..potentials import Likelihood
 from ..potentials.base import StructuralPotential
 from . import noise as noise_models
 from .carriers import Carriers, find_carriers
-from .covariance import floored_solve, guarded_precision
+from .covariance import completed, floored_solve, guarded_precision
+from .posterior import Annealed, PosteriorCovariance, as_posterior_covariance
 from .reduction import OwnPrior, own_prior, reduce
+from .schedule import fitted
+from .weights import CanvasWeights, as_canvas_weights
 
-KINDS = ("surrogate", "denoiser", "annealed")
 NOISE_FACTOR = ("correlated noise",)
 LARGEST_JOINT = 512  # coupled features up to which Eq. 8 is kept by a floor on the joint precision
 FLOOR = (
     1.0  # of the joint prior's precision: a joint posterior is no wider than the joint prior in any direction
 )
+
+
+class Guard(NamedTuple):
+    """What kept Eq. 8, and how often it had to act."""
+
+    rule: str | None = None  # "joint" floor on Lambda, "nodes" capped one by one; None: nothing could be wider
+    by_node: dict[Name, float] = {}  # noqa: RUF012 (a NamedTuple's); fraction of capped directions under "nodes"
 
 
 class JointDenoised(NamedTuple):
@@ -36,6 +46,7 @@ class JointDenoised(NamedTuple):
     mean: dict[Name, Tensor]  # (batch, *shape) per trajectory: E[x_0 | all noisy states]
     carried: list[Tensor]  # (batch, *shape) per carrier: the content to hand to the scheduler
     capped: float  # fraction of directions where Eq. 8 had to act
+    guard: Guard = Guard()
 
 
 class JointDenoiser:
@@ -46,16 +57,17 @@ class JointDenoiser:
     graph
         a graph with fitted potentials.
     posterior_covariance
-        C_i of Eq. 4: "surrogate", ``(Sigma_ii^{-1} + snr)^{-1}``, the same for every sample; "denoiser", what the
-        denoiser itself says, sample by sample; or a number, the prior variance to build the surrogate from where no
-        potential states a marginal (Attraction). "annealed" replaces Eq. 6 by the exact score of the annealed product
-        ``prod_i p_i,t(x_t^i) g_t(x_t) / prod_i g_i,t(x_t^i)``: not the diffused joint, but a density at every level,
-        the last of them Eq. 1, which `Langevin` steps can therefore sample exactly (Du et al., 2023).
+        C_i of Eq. 4, an object or its shorthand: "surrogate", ``(Sigma_ii^{-1} + snr)^{-1}``, the same for every
+        sample; "denoiser", what the denoiser itself says, sample by sample; "jacobian", its derivatives; a number, the
+        prior variance to build the surrogate from where no potential states a marginal (Attraction); "fitted", as the
+        graph was fitted; "annealed", another field altogether. See `score.posterior`.
     noise_correlation
         c of Eq. 5', in [0, 1): trajectories' noises correlate with strength c like their contents. Trajectories on a
-        canvas share its noise in any case.
+        canvas share its noise in any case. "fitted": as the graph was fitted.
     couple
         False keeps the noise model and drops the potentials: correlated noise alone, a baseline.
+    canvas_weights
+        w_i of Eq. 10 by noise level, in the place of the graph's own; "fitted": as the graph was fitted.
 
     Raises ParameterError, UnsupportedError, and what compiling the graph raises.
     """
@@ -63,27 +75,33 @@ class JointDenoiser:
     def __init__(
         self,
         graph: FactorGraph,
-        posterior_covariance: str | float = "surrogate",
-        noise_correlation: float = 0.0,
+        posterior_covariance: str | float | PosteriorCovariance = "surrogate",
+        noise_correlation: float | str = 0.0,
         couple: bool = True,
+        canvas_weights: CanvasWeights | str | None = None,
     ):
         graph.validate()
+        if isinstance(noise_correlation, str):
+            noise_correlation = float(fitted(graph, "noise_correlation"))
         self.graph = graph
-        self.posterior_covariance = _check_kind(posterior_covariance)
+        self.posterior_covariance = as_posterior_covariance(posterior_covariance, graph)
         self.carriers = find_carriers(graph)
+        self.canvas_weights = as_canvas_weights(canvas_weights, graph)
+        if self.canvas_weights is not None:
+            self.canvas_weights.check(self.carriers)
         self.couple = couple
         self._canvases = canvas_priors(graph, self.carriers)
         self.reduction = reduce(graph)
         if self._canvases:
             self._prepare_canvas()
-        self.noise = None
+        self.noise, self.noise_correlation = None, noise_correlation
         if not self._canvases:
             structural = noise_models.canvas_noise(self.reduction, self.carriers)
             if structural is not None and noise_correlation:
                 raise UnsupportedError(
                     "trajectories on a canvas share its noise; noise_correlation is for trajectories without one"
                 )
-            if structural is not None and self.posterior_covariance == "annealed":
+            if structural is not None and isinstance(self.posterior_covariance, Annealed):
                 raise UnsupportedError(
                     "posterior_covariance='annealed' is for trajectories without a canvas; a prior on the canvas "
                     "itself (Eq. 11) is an annealed product already"
@@ -113,45 +131,64 @@ class JointDenoiser:
     def _prepare(self) -> None:
         graph = self.reduction.graph
         self._own: dict[Name, OwnPrior] = {}
+        self._priors: dict[Name, Tensor] = {}  # what Eq. 8 compares C_i with
         if self._canvases or not self.reduction.features:
             self._plan = None
             return
         for name in self.reduction.features:
             own = own_prior(graph, name)
             if not own.known:
-                if isinstance(self.posterior_covariance, float):
-                    own = own._replace(
-                        precision=torch.full_like(own.precision, 1 / self.posterior_covariance), known=True
-                    )
-                elif self.posterior_covariance in ("surrogate", "annealed"):
+                if (variance := self.posterior_covariance.prior_variance) is not None:
+                    own = own._replace(precision=torch.full_like(own.precision, 1 / variance), known=True)
+                elif not self.posterior_covariance.asks:
                     raise ParameterError(
-                        f"no potential around {name!r} states a marginal, so the {self.posterior_covariance} posterior "
-                        "covariance of Eq. 4 is not determined; pass posterior_covariance='denoiser', or a number: the "
-                        "variance of its contents",
+                        f"no potential around {name!r} states a marginal, so the posterior covariance of Eq. 4 by "
+                        f"{self.posterior_covariance!r} is not determined; pass posterior_covariance='denoiser', or a "
+                        "number: the variance of its contents",
                         name=name,
                     )
             self._own[name] = own
+            if self.posterior_covariance.guarded and own.known:
+                self._priors[name] = completed(own.precision)
         if self.noise is not None:
             graph.add_factor(NOISE_FACTOR, list(self.reduction.features), Likelihood())
             self._largest_noise = torch.linalg.eigvalsh(self.noise.covariance)[-1].item()
         self._plan = compile(graph)
-        size = sum(self.reduction.features[n].out_size for n in self.reduction.features)
-        joint = self.posterior_covariance == "denoiser" and size <= LARGEST_JOINT and not graph.hidden
+        sizes = {name: feature.out_size for name, feature in self.reduction.features.items()}
+        self.posterior_covariance.check(sizes)
+        joint = self.posterior_covariance.guarded and sum(sizes.values()) <= LARGEST_JOINT and not graph.hidden
         joint = joint and all(own.known for own in self._own.values())
         self._floored = joint
         if joint:
             zero = torch.zeros((), dtype=torch.float64)
             prior = {
-                name: Gaussian(_matrix(own.precision), zero.expand(len(own.precision)), zero)
-                for name, own in self._own.items()
+                name: Gaussian(own, zero.expand(len(own)), zero) for name, own in self._priors.items()
             }
             self._prior = dense_joint(graph, prior, self._plan.sites).precision
             self._coupling = dense_joint(graph, None, self._plan.sites)
 
     @property
+    def on_canvas(self) -> bool:
+        """Whether a canvas has a prior of its own (Eq. 11), which needs no posterior covariance."""
+        return bool(self._canvases)
+
+    def with_settings(
+        self, posterior_covariance: PosteriorCovariance, canvas_weights: CanvasWeights | None
+    ) -> JointDenoiser:
+        """The same graph, compiled once, with other scales of the posterior covariance and other canvas weights."""
+        guarded = posterior_covariance.guarded
+        if guarded != self.posterior_covariance.guarded or posterior_covariance.asks != self.posterior_covariance.asks:
+            return JointDenoiser(
+                self.graph, posterior_covariance, self.noise_correlation, self.couple, canvas_weights
+            )
+        other = copy.copy(self)
+        other.posterior_covariance, other.canvas_weights = posterior_covariance, canvas_weights
+        return other
+
+    @property
     def needs_covariance(self) -> dict[Name, Any]:
         """The features whose posterior covariance the denoiser of each trajectory is asked for."""
-        if self.posterior_covariance != "denoiser" or not self.couple:
+        if not self.posterior_covariance.asks or not self.couple:
             return {}
         return dict(self.reduction.features) if not self._canvases else {}
 
@@ -168,18 +205,19 @@ class JointDenoiser:
         potential couples comes back as the same tensor. Raises NotFiniteError, ImproperGraphError.
         """
         mean = dict(denoised)
-        capped = 0.0
+        capped, guard = 0.0, Guard()
         if self.couple and self._canvases:
             mean.update(self._on_canvas(noisy, denoised, level))
         elif self.couple and self._plan is not None:
-            corrections, capped = self._correct(noisy, denoised, level, covariances or {})
+            corrections, capped, guard = self._correct(noisy, denoised, level, covariances or {})
             mean.update({name: denoised[name] + delta for name, delta in corrections.items()})
         if self.carriers.shared:
-            carried = self.carriers.gather(mean)
+            weights = None if self.canvas_weights is None else self.canvas_weights.at(level, self.carriers)
+            carried = self.carriers.gather(mean, weights)
             mean = {name: self.carriers.view(carried, name) for name in mean}
         else:
             carried = [mean[carrier.name] for carrier in self.carriers.carriers]
-        return JointDenoised(mean, carried, capped)
+        return JointDenoised(mean, carried, capped, guard)
 
     def _correct(
         self,
@@ -187,31 +225,35 @@ class JointDenoiser:
         denoised: Mapping[Name, Tensor],
         level: NoiseLevel,
         covariances: Mapping[Name, Tensor],
-    ) -> tuple[dict[Name, Tensor], float]:
+    ) -> tuple[dict[Name, Tensor], float, Guard]:
         """Eq. 5, 5' and 6 in features; the lifted corrections ``F' (u_joint - F m)``."""
         features = self.reduction.features
         own = {name: f.apply(denoised[name]) for name, f in features.items()}
         seen = {name: f.apply(noisy[name]) for name, f in features.items()}
-        annealed = self.posterior_covariance == "annealed"
+        annealed = isinstance(self.posterior_covariance, Annealed)
         means = {name: self._gaussian_mean(name, x, level) for name, x in seen.items()} if annealed else own
-        capped: list[Tensor] = []
+        capped: dict[Name, Tensor] = {}
         evidence: dict[Name, Any] = {
             name: self._evidence(name, means[name], level, covariances.get(name), capped) for name in features
         }
         if self.noise is not None:
             states = torch.cat([x.flatten(1) for x in seen.values()], 1)
             evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level, states)
+        guard = Guard()
         if self._floored:
             joint, raised = self._solve_floored(own, evidence)
-            capped = [raised]
+            share, guard = raised.item(), Guard("joint")
         else:
             assert self._plan is not None
             posterior = infer(self._plan, evidence)
             joint = {name: posterior.mean[name] for name in features}
+            by_node = {name: fraction.item() for name, fraction in capped.items()}
+            share = sum(by_node.values()) / len(by_node) if by_node else 0.0
+            guard = Guard("nodes", by_node) if by_node else guard
         if annealed:
             joint = self._annealed(joint, own, means)
         corrections = {name: f.adjoint(joint[name] - own[name]) for name, f in features.items()}
-        return corrections, (sum(c.item() for c in capped) / len(capped) if capped else 0.0)
+        return corrections, share, guard
 
     def _gaussian_mean(self, name: Name, seen: Tensor, level: NoiseLevel) -> Tensor:
         """``E[u | F x_t]`` under g_i alone, ``(batch, *features)``."""
@@ -242,24 +284,33 @@ class JointDenoiser:
         }
 
     def _evidence(
-        self, name: Name, mean: Tensor, level: NoiseLevel, covariance: Tensor | None, capped: list[Tensor]
+        self, name: Name, mean: Tensor, level: NoiseLevel, covariance: Tensor | None, capped: dict[Name, Tensor]
     ) -> Any:
         prior = self._own[name].precision.to(mean)
+        scale = self.posterior_covariance.scale(name, level)
+        scale = None if scale is None else scale.to(mean)
+        if covariance is None and prior.ndim == 1 and not self._floored:
+            precision = prior + level.snr
+            if scale is not None:
+                precision = precision / scale
+                capped[name] = (precision < prior).to(mean.dtype).mean()
+                precision = torch.maximum(precision, prior)
+            return mean, precision.reshape(mean.shape[1:])
+        if covariance is None:
+            precision = _matrix(prior) + level.snr * torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
+            covariance = None if scale is None else torch.linalg.inv(precision)
         if covariance is not None:
-            known = _matrix(self._own[name].precision) if self._own[name].known else None
+            if scale is not None:
+                root = scale.sqrt()
+                covariance = root[..., :, None] * covariance * root if scale.ndim else scale * covariance
             widest = torch.inf if self._floored else 1.0
+            known = self._priors.get(name)
             if known is not None and self.noise is not None and not self._floored:
                 # snr (R^{-1} - I) of Eq. 5' is negative along the largest eigenvalue of R, which Eq. 8 must pay for:
                 # with C_i^{-1} >= Sigma_ii^{-1} + snr (1 - 1 / max) again Lambda >= Sigma^{-1}
                 share = level.snr * (1 - 1 / self._largest_noise)
                 known = known + share * torch.eye(len(known), dtype=known.dtype, device=known.device)
-            precision, fraction = guarded_precision(covariance, known, widest)
-            capped.append(fraction)
-        elif prior.ndim == 1:
-            shape = mean.shape[1:]
-            return mean, (prior + level.snr).reshape(shape)
-        else:
-            precision = prior + level.snr * torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
+            precision, capped[name] = guarded_precision(covariance, known, widest)
         flat = mean.flatten(1)
         eta = flat @ precision if precision.ndim == 2 else (precision @ flat.unsqueeze(-1)).squeeze(-1)
         return Gaussian(precision, eta, flat.new_zeros(()))
@@ -279,7 +330,8 @@ class JointDenoiser:
             coupling, eta = coupling + extra.precision, eta + extra.eta
         residual = eta - flat @ coupling
         blocks = [evidence[name].precision for name in own]
-        precision = coupling.expand(len(flat), -1, -1).clone()
+        batch = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks), (1,))
+        precision = coupling.expand(*batch, -1, -1).clone()
         start = 0
         for block, size in zip(blocks, sizes, strict=True):
             precision[:, start : start + size, start : start + size] += block
@@ -358,17 +410,6 @@ def canvas_priors(graph: FactorGraph, carriers: Carriers) -> dict[Name, NodeMarg
             )
         priors[name] = stated
     return priors
-
-
-def _check_kind(kind: str | float) -> str | float:
-    if kind in KINDS:
-        return kind
-    if isinstance(kind, int | float) and not isinstance(kind, bool) and 0 < kind < float("inf"):
-        return float(kind)
-    raise ParameterError(
-        f"posterior_covariance={kind!r} is not {', '.join(map(repr, KINDS))}, or a positive variance",
-        posterior_covariance=kind,
-    )
 
 
 def _matrix(precision: Tensor) -> Tensor:

@@ -95,3 +95,34 @@ def test_bad_input():
     root = ps.FunctionDenoiser(lambda x, level, condition=None: x.sqrt(), (2, 3))
     with pytest.raises(NotFiniteError, match="the derivative of FunctionDenoiser"):
         ps.JacobianDenoiser(root).posterior(noisy, LEVEL)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_products_in_one_batch_are_products_one_by_one(mode):
+    own = ps.MixtureDenoiser(
+        [0.5, 0.5], [[-1.0, 0.0, 0.3], [1.0, 0.5, -0.2]], 0.1 * torch.eye(3).expand(2, 3, 3), labels=[0, 1]
+    )
+    noisy = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    level = NoiseLevel(alpha=torch.tensor([0.9, 0.7, 0.5, 0.3]), sigma=torch.tensor([0.3, 0.6, 0.8, 0.9]))
+    one, many = (ps.JacobianDenoiser(own, mode, batch=k).posterior(noisy, level, 1) for k in (1, 2))
+    assert torch.equal(one.mean, many.mean) or mode == "forward"
+    assert torch.allclose(one.mean, many.mean, atol=1e-6)
+    assert torch.allclose(one.covariance, many.covariance, atol=1e-4 if mode == "differences" else 1e-6)
+    with pytest.raises(ParameterError, match="batch=0 is not at least 1"):
+        ps.JacobianDenoiser(own, batch=0)
+
+
+def test_where_passes_cannot_be_vectorised_they_go_one_by_one():
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x / 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * 0.5 if float(gradient.sum()) > -1e9 else gradient  # looks at numbers, which vmap refuses
+
+    own = ps.FunctionDenoiser(lambda x, alpha, sigma: Halved.apply(x), (3,))
+    found = ps.JacobianDenoiser(own, batch=3).posterior(torch.zeros(2, 3), LEVEL)
+    expected = LEVEL.sigma**2 / LEVEL.alpha * 0.5 * torch.eye(3).expand(2, 3, 3)
+    assert torch.allclose(found.covariance, expected)

@@ -1,0 +1,241 @@
+"""Where the posterior covariances C_i come from (Eq. 4): one small object per answer, all of them savable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..denoisers import Denoiser, JacobianDenoiser
+from ..denoisers.jacobian import MODES, STEP
+from ..errors import ParameterError, ShapeError, UnknownNameError
+from ..graph.factor_graph import FactorGraph, Name
+from ..levels import NoiseLevel
+from ..potentials.base import finite_number
+from ..spec import Spec
+from .schedule import Schedule, fitted, from_data, to_data
+
+
+class PosteriorCovariance(Spec):
+    """How `JointDenoiser` finds C_i, the covariance of a trajectory's clean features given its own noisy state."""
+
+    asks: ClassVar[bool] = False  # whether denoisers are asked for a covariance, at the cost that they state
+
+    @property
+    def prior_variance(self) -> float | None:
+        """Variance of contents of which no potential states one; None: not known."""
+        return None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether C_i can be wider than the prior, so that Eq. 8 needs a guard."""
+        return self.asks
+
+    def denoiser(self, denoiser: Denoiser) -> Denoiser:
+        """What is asked in the place of `denoiser`."""
+        return denoiser
+
+    def check(self, sizes: Mapping[Name, int]) -> None:
+        """Raises where this does not fit trajectories coupled in so many features each."""
+
+    def scale(self, name: Name, level: NoiseLevel) -> Tensor | None:
+        """Factors on the variance, ``()`` or ``(r,)``, of each feature of a trajectory; None: as it is."""
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data; `from_dict` reads it."""
+        return to_data(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> PosteriorCovariance:
+        """The inverse of `to_dict`. Raises SavedFileError, ParameterError."""
+        made = from_data(data)
+        if not isinstance(made, PosteriorCovariance):
+            raise ParameterError(f"{made!r} is no posterior covariance")
+        return made
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surrogate(PosteriorCovariance):
+    """``(Sigma_ii^{-1} + snr I)^{-1}``, as if contents were Gaussian: one for all samples, no pass through a network.
+
+    `variance` > 0, in squared content units, stands for Sigma_ii where no potential states one (Attraction).
+    """
+
+    variance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.variance is not None:
+            finite_number(self.variance, "Surrogate: variance", low=0)
+
+    @property
+    def prior_variance(self) -> float | None:
+        return self.variance
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FromDenoiser(PosteriorCovariance):
+    """What each denoiser itself says, sample by sample: exact for Gaussian, mixture and empirical ones."""
+
+    asks: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Jacobian(PosteriorCovariance):
+    """Derivatives of every denoiser's mean in features (second-order Tweedie); see `JacobianDenoiser`.
+
+    Passes per step and trajectory with r coupled features, on top of the one for the mean: r backward ("reverse"), r
+    forward with tangents ("forward"), or 2 r plain ones ("differences", in steps of `step` times sigma); `batch` of
+    them at once.
+    """
+
+    mode: str = "reverse"
+    step: float = STEP
+    batch: int | None = None
+    asks: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ParameterError(f"mode={self.mode!r} is not one of {', '.join(MODES)}", mode=self.mode)
+
+    def denoiser(self, denoiser: Denoiser) -> Denoiser:
+        return JacobianDenoiser(denoiser, self.mode, self.step, self.batch)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Annealed(PosteriorCovariance):
+    """No C_i: the exact score of ``prod_i p_i,t(x_t^i) g_t(x_t) / prod_i g_i,t(x_t^i)`` in the place of Eq. 6.
+
+    The potentials are diffused by themselves, as Gaussians. That is not the diffused joint, but a density at every
+    level, the last of them Eq. 1, which `Langevin` steps can therefore sample exactly (Du et al., 2023).
+    """
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaled(PosteriorCovariance):
+    """`base` with its variances multiplied by factors that depend on the noise level.
+
+    Parameters
+    ----------
+    base
+        another posterior covariance, or a shorthand for one.
+    scales
+        a positive number; ``(L,)``, one per level of `log_snr`; ``(L, r)``, one per level and coupled feature; or
+        ``{trajectory: one of those}``, trajectories that are not named keeping factor 1. Features are scaled on both
+        sides, ``S^{1/2} C S^{1/2}``.
+    log_snr
+        ``(L,)`` increasing natural logarithms of the signal-to-noise ratio. Between them the logarithm of a factor is
+        linear in log snr, outside it is constant.
+
+    ``ps.fit(..., method="score", scales=...)`` learns them. Raises ParameterError, ShapeError, and
+    UnknownNameError for trajectories that no potential couples.
+
+    >>> half = Scaled("surrogate", [1.0, 0.25], log_snr=[-1.0, 1.0])
+    >>> round(half.scale("any", NoiseLevel(alpha=0.5**0.5, sigma=0.5**0.5)).item(), 6)
+    0.5
+    """
+
+    base: PosteriorCovariance
+    scales: Any
+    log_snr: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", as_posterior_covariance(self.base))
+        if isinstance(self.base, Scaled):
+            raise ParameterError("Scaled of a Scaled posterior covariance; multiply their scales")
+        if isinstance(self.base, Annealed):
+            raise ParameterError("an annealed product has no posterior covariance to scale")
+        scales = self.scales
+        if isinstance(scales, Mapping):
+            scales = tuple(scales.items())
+        elif not _is_table(scales):
+            scales = ((None, scales),)  # of every trajectory
+        schedules = []
+        for name, values in scales:
+            values = values if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float64)
+            if self.log_snr is None and values.ndim:
+                raise ShapeError(f"Scaled: scales of shape {tuple(values.shape)} need log_snr, their noise levels")
+            if not bool((values > 0).all()) or not bool(torch.isfinite(values).all()):
+                raise ParameterError(f"Scaled: the scales of {name!r} are not all positive and finite", name=name)
+            schedules.append((name, values))
+        object.__setattr__(self, "scales", tuple(schedules))
+        if self.log_snr is not None:
+            object.__setattr__(self, "log_snr", torch.as_tensor(self.log_snr, dtype=torch.float64))
+            for name, values in schedules:
+                Schedule(self.log_snr, values).check(f"Scaled: scales of {name!r}")
+
+    @property
+    def asks(self) -> bool:  # type: ignore[override]
+        return self.base.asks
+
+    @property
+    def prior_variance(self) -> float | None:
+        return self.base.prior_variance
+
+    @property
+    def guarded(self) -> bool:
+        return True
+
+    def denoiser(self, denoiser: Denoiser) -> Denoiser:
+        return self.base.denoiser(denoiser)
+
+    def check(self, sizes: Mapping[Name, int]) -> None:
+        for name, values in self.scales:
+            if name is not None and name not in sizes:
+                raise UnknownNameError(f"Scaled: {name!r} is no trajectory that a potential couples", name=name)
+            if values.ndim < 2:
+                continue
+            for node, size in sizes.items():
+                if (name is None or name == node) and values.shape[1] != size:
+                    raise ShapeError(
+                        f"Scaled: scales of shape {tuple(values.shape)} for {node!r}, "
+                        f"which is coupled in {size} features",
+                        name=node,
+                    )
+
+    def scale(self, name: Name, level: NoiseLevel) -> Tensor | None:
+        for node, values in self.scales:
+            if node is None or node == name:
+                if values.ndim == 0:
+                    return values
+                assert self.log_snr is not None  # __post_init__ wants it for tables
+                return Schedule(self.log_snr, values.log()).at(level).exp()
+        return None
+
+
+def as_posterior_covariance(value: Any, graph: FactorGraph | None = None) -> PosteriorCovariance:
+    """An object from its shorthand: "surrogate", "denoiser", "jacobian", a variance, or "fitted" for what `graph` says.
+
+    Raises ParameterError, SavedFileError.
+    """
+    if isinstance(value, PosteriorCovariance):
+        return value
+    if value == "fitted" and graph is not None:
+        return PosteriorCovariance.from_dict(fitted(graph, "posterior_covariance"))
+    if isinstance(value, str) and value in SHORTHANDS:
+        return SHORTHANDS[value]()
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return Surrogate(float(value))
+    raise ParameterError(
+        f"posterior_covariance={value!r} is not {', '.join(map(repr, SHORTHANDS))}, 'fitted', a positive variance, or "
+        "one of Surrogate, FromDenoiser, Jacobian, Annealed, Scaled",
+        posterior_covariance=value,
+    )
+
+
+SHORTHANDS: dict[str, type[PosteriorCovariance]] = {
+    "surrogate": Surrogate,
+    "denoiser": FromDenoiser,
+    "jacobian": Jacobian,
+    "annealed": Annealed,
+}
+
+
+def _is_table(value: Any) -> bool:
+    """Whether `value` is already ((name, scales), ...), as it is saved."""
+    rows = isinstance(value, tuple) and len(value) > 0
+    return rows and all(isinstance(v, tuple) and len(v) == 2 and isinstance(v[1], Tensor) for v in value)
+
