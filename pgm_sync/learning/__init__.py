@@ -5,6 +5,7 @@ from .calibration import Calibration, calibrate
 from .comparison import GraphLoss, GraphScore, compare_graphs
 from .fit import fit
 from .learned_features import FeatureChoice, FeatureScore, canonical_features, choose_features, pca_features
+from .likelihood import denoiser_elbo, scheduler_levels
 from .moments import FeatureMoments, fit_moments
 from .noise import NoiseCorrelation, choose_noise_correlation
 from .record import Fit
@@ -14,6 +15,7 @@ from .shrinkage import shrunk_covariance
 from .single_view import fit_single_view
 from .structure import learn_structure
 from .symmetry import Stationary, Symmetry, mirror
+from .tuning import Tuned, fit_elbo, scaled_couplings, tune, weighted_views
 
 __all__ = [
     "BayesianFit",
@@ -31,19 +33,26 @@ __all__ = [
     "Selection",
     "Stationary",
     "Symmetry",
+    "Tuned",
     "calibrate",
     "canonical_features",
     "choose_features",
     "choose_noise_correlation",
     "compare_graphs",
+    "denoiser_elbo",
     "fit",
     "fit_bayesian",
+    "fit_elbo",
     "fit_moments",
     "fit_score",
     "fit_single_view",
     "learn_structure",
     "mirror",
     "pca_features",
+    "scaled_couplings",
+    "scheduler_levels",
     "select_covariance",
     "shrunk_covariance",
+    "tune",
+    "weighted_views",
 ]

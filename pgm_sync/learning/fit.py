@@ -12,12 +12,14 @@ from .bayesian.fit import posterior_mean
 from .moments import FeatureMoments, fit_moments
 from .score_matching import fit_score
 from .single_view import fit_single_view
+from .tuning import fit_elbo
 
 METHODS: dict[str, Callable[..., FactorGraph]] = {
     "moments": fit_moments,
     "single_view": fit_single_view,
     "score": fit_score,
     "bayesian": posterior_mean,
+    "elbo": fit_elbo,
 }
 
 
@@ -28,17 +30,19 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
     ----------
     data
         joint clean samples, ``{trajectory: (n, *shape)}``, row k of all of them from the same joint sample; on a canvas
-        ``{"canvas": (n, *canvas)}`` is enough. For "single_view", views that were never seen together.
+        ``{"canvas": (n, *canvas)}`` is enough. For "single_view", views that were never seen together; for
+        "elbo", None.
     method
         "moments" (Eq. 14): shrunk moments, then maximum likelihood under the graph; see `fit_moments`.
         "single_view" (Eq. 15): no joint samples, one stationary model of all views; see `fit_single_view`.
         "score" (Eq. 16): what makes joint denoising by frozen denoisers best; see `fit_score`.
         "bayesian" (Eq. 17): the posterior mean, with credible intervals; see `fit_bayesian`, which returns the draws.
+        "elbo" (Eq. 19): ``data=None``; coupling strengths or canvas weights by denoiser likelihood; see `fit_elbo`.
     options
         of the method, by name.
 
-    Potentials other than `JointGaussian` stay as they are. `Fit.of` reads the record of the fit from the result; it is
-    saved with the graph.
+    Potentials other than `JointGaussian` stay as they are (but for "elbo"). `Fit.of` reads the record of the fit from the
+    result; it is saved with the graph.
 
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on a method, an option
     it does not take, or a graph without JointGaussian factors, CovarianceError where the moments are singular (shrink
