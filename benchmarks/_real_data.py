@@ -67,7 +67,7 @@ def digits(rows: int, columns: int, name: str) -> JointData:
 def photographs(quick: bool) -> JointData:
     """Crops of 12 x 48 of the embedded photographs, cut into four windows; bands of every photograph are held out."""
     crops = {}
-    for split, count, seed in (("train", 1400 if quick else 4200, 0), ("test", 350 if quick else 700, 1)):
+    for split, count, seed in (("train", 700 if quick else 2800, 0), ("test", 140 if quick else 350, 1)):
         generator = torch.Generator().manual_seed(seed)
         crops[split] = zoo.wide_crops((3, 12, 48), count, split, generator=generator, return_photos=True)
     split = Split(crops["train"][0], crops["test"][0], crops["test"][1], crops["train"][1])
@@ -86,7 +86,7 @@ def stereo(quick: bool) -> JointData:
     both = torch.stack([torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in pair])
     both = both.permute(0, 3, 1, 2).float() / 127.5 - 1  # (2, 3, H, W)
     parts = {}
-    for first, count in ((0, 1200 if quick else 3000), (1, 300 if quick else 640)):
+    for first, count in ((0, 600 if quick else 2000), (1, 160 if quick else 400)):
         generator = torch.Generator().manual_seed(first)
         parts[first] = _stereo_crops(both, first, count, generator)
     split = Split(parts[0][0], parts[1][0], parts[1][1], parts[0][1])
@@ -115,7 +115,7 @@ def _stereo_crops(both: Tensor, first: int, count: int, generator: torch.Generat
 
 
 def faces(folds: int = 5) -> JointData:
-    """scikit-image's 100 faces, 24 x 24 of their 25 x 25 pixels, each held out once; mirrored ones are learned from too."""
+    """scikit-image's 100 faces, 24 x 24 of their 25 x 25 pixels, each held out once; learned from mirrored ones too."""
     pictures = torch.tensor(np.load(_installed("lfw_subset.npy"))[:100, :24, :24]).float()[:, None] * 2 - 1
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
     splits = []
@@ -135,10 +135,10 @@ def _installed(name: str) -> Path:
     return Path(found.origin).parent / "data" / name
 
 
-DATA: dict[str, Callable[[bool], JointData]] = {
-    "digit halves": lambda quick: digits(1, 2, "digit halves"),
-    "digit quadrants": lambda quick: digits(2, 2, "digit quadrants"),
-    "wide photographs": photographs,
-    "stereo pair": stereo,
-    "faces": lambda quick: faces(),
+DATA: dict[str, Callable[[bool], tuple[JointData, int]]] = {  # and how many joint samples to draw
+    "digit halves": lambda quick: (digits(1, 2, "digit halves"), 100 if quick else 1000),
+    "digit quadrants": lambda quick: (digits(2, 2, "digit quadrants"), 100 if quick else 1000),
+    "wide photographs": lambda quick: (photographs(quick), 70 if quick else 250),
+    "stereo pair": lambda quick: (stereo(quick), 80 if quick else 400),
+    "faces": lambda quick: (faces(2 if quick else 5), 80 if quick else 400),
 }

@@ -1,13 +1,14 @@
 """Eq. 5 about the joint mean: the denoisers are asked again where the others say that the content lies.
 
-Eq. 4 describes a denoiser's posterior by its mean and covariance at x_t. What the other trajectories multiply it with is,
-to first order about the joint mean m*, exp(h'x) with h = eta_c - K m*, K and eta_c the precision and eta of the coupling.
-A posterior times exp(h'x) is the posterior at x_t + (sigma^2 / alpha) h at the same noise level, exactly, of any
-denoiser. So: solve Eq. 6, shift, ask again, and solve Eq. 6 with what is left,
+Eq. 4 describes a denoiser's posterior by its mean and covariance at x_t. What the other trajectories multiply it with
+is, to first order about the joint mean m*, exp(h'x) with h = eta_c - K m*; K and eta_c are the precision and eta of the
+coupling. A posterior times exp(h'x) is the posterior at x_t + (sigma^2 / alpha) h, at the same noise level: exactly, of
+any denoiser. So: solve Eq. 6, shift, ask again, and solve Eq. 6 with what is left,
 
     (blockdiag(C_i^{-1}) + K) m* = blockdiag(C_i^{-1}) m_i(h) - h + eta_c .
 
-Gaussian denoisers give what Eq. 6 gives. The fixed point, m_i(h_i) = m*_i, does not depend on C_i, so the surrogate serves.
+For Gaussian denoisers of the potentials' marginals nothing changes. The fixed point, m_i(h_i) = m*_i, does not depend
+on C_i, so the surrogate serves.
 """
 
 from __future__ import annotations

@@ -1,21 +1,26 @@
-"""Real joint data, held out: how much of the gap between independent trajectories and a denoiser of the whole is closed."""
+"""Real joint data, held out: the share closed of the gap between independent parts and a denoiser of the whole."""
 
 from __future__ import annotations
 
-from _table import main, table  # first: it pins the threads
+from _table import RESULTS, main, table  # first: it pins the threads
 
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from _real_data import DATA, JointData, Split
 from _self_consistent import joint_mean, sample_again
 from diffusers import DDIMScheduler
+from PIL import Image, ImageDraw
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm import tqdm
 
 import pgm_sync as ps
@@ -25,12 +30,13 @@ from pgm_sync.learning.score_matching import default_levels
 from pgm_sync.metrics import Estimate, energy_distance, energy_gap_closed, gap_closed
 
 STEPS, LEVELS, C = 30, 12, 0.7
+PICTURES = RESULTS.parent / "_static"
 KERNELS = (0.15, 0.3)
 GAUSSIANS = (1, 0.3)  # shares of Ledoit and Wolf's shrinkage
 MIXTURES = ((1, 32), (1, 96), (10, 48), (30, 24), (30, 64))  # components, rank
 POOLED = (0.0, 0.5)  # share of the common covariance in every component's
 GRAIN = 1e-2  # variance added to every direction of a mixture
-RANKS, SHRINKAGES = (8, 16, 24, 48), ("ledoit_wolf", 0.02, 0.1)
+RANKS, SHRINKAGES = (8, 12, 16, 24, 48), ("ledoit_wolf", 0.02, 0.1)
 LOOP = (("a", "b"), ("b", "d"), ("d", "c"), ("c", "a"))
 
 
@@ -48,9 +54,11 @@ WAYS = {
     "moments, denoisers' C": Way("complete", {"posterior_covariance": "denoiser"}),
     "moments, denoisers' C, c = .7": Way("complete", {"posterior_covariance": "denoiser", "noise_correlation": C}),
     "score, surrogate C": Way("score", {}),
-    "moments, surrogate C, asked again": Way("complete", {}, 1),
     "loop of four, denoisers' C": Way("loop", {"posterior_covariance": "denoiser"}),
     "loop of four, asked again": Way("loop", {}, 1),
+    "asked again": Way("again", {}, 1),
+    "asked again, c = .7": Way("again", {"noise_correlation": C}, 1),
+    "asked twice": Way("again", {}, 2),
 }
 
 
@@ -92,8 +100,20 @@ class Levelwise(Denoiser):
     def denoise(self, noisy: Tensor, level: ps.NoiseLevel, condition: object = None) -> Tensor:
         return self._at(level).denoise(noisy, level)
 
-    def posterior(self, noisy: Tensor, level: ps.NoiseLevel, condition: object = None, features: object = None) -> tuple:
+    def posterior(
+        self, noisy: Tensor, level: ps.NoiseLevel, condition: object = None, features: object = None
+    ) -> tuple:
         return self._at(level).posterior(noisy, level, None, features)
+
+
+class Apart(Denoiser):
+    """The denoisers of the parts, as one of the whole."""
+
+    def __init__(self, data: JointData, denoisers: dict[str, Denoiser]):
+        self.data, self.denoisers, self.shape = data, denoisers, tuple(data.splits[0].train.shape[1:])
+
+    def denoise(self, noisy: Tensor, level: ps.NoiseLevel, condition: object = None) -> Tensor:
+        return alone(self.data, self.denoisers, noisy, level)
 
 
 def candidates(size: int, count: int) -> dict[str, Callable[[Tensor], Denoiser]]:
@@ -124,10 +144,17 @@ def errors(data: Tensor, denoise: Callable[[Tensor, ps.NoiseLevel], Tensor]) -> 
     return torch.stack([(denoise(z, level) - data).square().flatten(1).sum(1) for level, z in noised(data)])
 
 
-def choose(train: Tensor, test: Tensor) -> tuple[str, Callable[[Tensor], Denoiser]]:
-    """The denoisers of least loss on `test`, one per pair of neighbouring noise levels."""
-    kinds = candidates(train[0].numel(), len(train))
-    found = torch.stack([errors(test, build(train).denoise).mean(1) for build in kinds.values()])  # (kinds, levels)
+def choose(
+    train: Tensor, test: Tensor, others: dict[str, tuple[Denoiser, Denoiser]] | None = None
+) -> tuple[str, Callable[[Tensor], Denoiser]]:
+    """The denoisers of least loss on `test`, one per pair of neighbouring noise levels.
+
+    `others` are further candidates: how they are when judged, and when used.
+    """
+    kinds, others = candidates(train[0].numel(), len(train)), others or {}
+    judged = (build(train) for build in kinds.values())
+    found = torch.stack([errors(test, d.denoise).mean(1) for d in (*judged, *(d for d, _ in others.values()))])
+    kinds |= {name: lambda _, used=used: used for name, (_, used) in others.items()}
     best = (found / found[0]).reshape(len(kinds), -1, 2).mean(2).argmin(0).tolist()
     names = [list(kinds)[k] for k in best]
 
@@ -166,7 +193,6 @@ def learn(data: JointData, split: Split, most: int) -> Models:
             names[name], builds[name] = next(iter(names.values())), next(iter(builds.values()))
         else:
             names[name], builds[name] = choose(cut[name][a], data.cut(test)[name])
-    label, oracle = choose(whole[a], test)
 
     def parts(rows: Tensor) -> dict[str, Denoiser]:
         if shared:
@@ -175,6 +201,8 @@ def learn(data: JointData, split: Split, most: int) -> Models:
 
     everything = torch.ones_like(a)
     before, denoisers = parts(a), parts(everything)
+    apart = tuple(Apart(data, d) for d in (before, denoisers))
+    label, oracle = choose(whole[a], test, {"parts": apart})
 
     def features(rows: Tensor, rank: int) -> dict[str, ps.Features]:
         basis = None
@@ -191,18 +219,24 @@ def learn(data: JointData, split: Split, most: int) -> Models:
         return out
 
     complete = tuple(combinations(data.boxes, 2))
-    best, base = None, errors(test, lambda z, level: alone(data, before, z, level)).mean(1)
+    base = errors(test, lambda z, level: alone(data, before, z, level)).mean(1)
+    found = []
     sizes = [min(x[0].numel(), int(a.sum()) - 1) for x in cut.values()]
     for rank in (r for r in RANKS if r <= 0.8 * min(sizes) and r * len(sizes) <= 96):
         unfitted = graph(complete, features(a, rank))
         for shrinkage in SHRINKAGES:
             fitted = ps.fit(unfitted, {n: x[a] for n, x in cut.items()}, shrinkage=shrinkage, heldout=0)
-            loss = (errors(test, together(data, fitted, before, Way("", {}))).mean(1) / base).mean().item()
-            if best is None or loss < best[0]:
-                best = loss, rank, shrinkage
-    _, rank, shrinkage = best
+            losses = [
+                (errors(test, together(data, fitted, before, Way("", {}, again))).mean(1) / base).mean().item()
+                for again in (0, 1)
+            ]
+            found.append((losses, rank, shrinkage))
+    (_, *again), (_, rank, shrinkage) = (min(found, key=lambda f, k=k: f[0][k]) for k in (1, 0))
     seen = features(everything, rank)
-    graphs = {"complete": ps.fit(graph(complete, seen), cut, shrinkage=shrinkage, heldout=0)}
+    graphs = {
+        "complete": ps.fit(graph(complete, seen), cut, shrinkage=shrinkage, heldout=0),
+        "again": ps.fit(graph(complete, features(everything, again[0])), cut, shrinkage=again[1], heldout=0),
+    }
     if len(data.boxes) == 4 and data.name == "digit quadrants":
         graphs["loop"] = ps.fit(graph(LOOP, seen), cut, shrinkage=shrinkage, heldout=0)
     first, second = divide(split, 0.4)
@@ -210,7 +244,9 @@ def learn(data: JointData, split: Split, most: int) -> Models:
         graph(complete, seen), {n: x[second] for n, x in cut.items()}, method="score", denoisers=parts(first),
         groups=split.groups[second], shrinkage=shrinkage, iterations=100,
     )  # fmt: skip
-    chosen = f"parts: {', '.join(dict.fromkeys(names.values()))}; whole: {label}; {rank} features, shrinkage {shrinkage}"
+    kinds = ", ".join(dict.fromkeys(names.values()))
+    chosen = f"parts: {kinds}; whole: {label}; {rank} features, shrinkage {shrinkage}"
+    chosen += f"; to ask again {again[0]}, {again[1]}"
     return Models(denoisers, oracle(whole), graphs, chosen)
 
 
@@ -320,28 +356,64 @@ def brief(measured: Callable[..., Estimate], *arguments: Tensor) -> str:
     return f"{estimate.value:.2f} [{low}, {high}]"
 
 
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
 HEAD = f"""\
 Trajectories are parts of pictures; each part has a frozen denoiser that knows that part alone, potentials are learned
-from whole pictures. The oracle is a denoiser of the whole picture of the same kinds, from the same data: kernel densities
-(bandwidth {KERNELS}), Gaussians (shrunk, {GAUSSIANS}), Gaussian mixtures (components x rank {MIXTURES}, pooled {POOLED}), whichever has the least
-denoising loss on a fifth of the learning data, for every part and for the whole. Number of principal components
-that the potentials see {RANKS} and shrinkage {SHRINKAGES}: by the joint denoising loss (surrogate C) on the same fifth.
-Score: potentials from two fifths of the learning data, denoised by denoisers of the other three.
-Denoising loss: squared error of the whole picture relative to that of independent denoisers, mean over {LEVELS} noise levels.
-Energy distance of {STEPS}-step DDIM samples to the held-out pictures. Gap closed: 0 is independent, 1 the oracle; 95 %
-bootstrap intervals over held-out units (and samples), paired. c is of sampling alone. Asked again: Eq. 5 solved a second time,
-about the first joint mean, one more question to the denoisers per step (benchmarks/_self_consistent.py).
+from whole pictures. The oracle is a denoiser of the whole picture of the same kinds, from the same data: kernel
+densities (bandwidth {_list(KERNELS)}), Gaussians (shares of Ledoit and Wolf's shrinkage {_list(GAUSSIANS)}), mixtures
+(components x rank {_list(f"{k} x {r}" for k, r in MIXTURES)}; pooled covariances {_list(POOLED)}), whichever has the
+least denoising loss on a fifth of the learning data at a noise level, for every part and for the whole; for the
+whole also the denoisers of the parts side by side, so that the oracle is no worse than independent where data are few.
+Number of principal components that the potentials see ({_list(RANKS)}) and shrinkage ({_list(SHRINKAGES)}): by the
+joint denoising loss on the same fifth (surrogate C; asked again). Score: potentials from two fifths of the learning
+data, denoised by denoisers of the other three.
+Denoising loss: squared error of the whole picture relative to that of independent denoisers, mean over {LEVELS} noise
+levels. Energy distance of {STEPS}-step DDIM samples to the held-out pictures. Gap closed: 0 is independent, 1 the
+oracle; 95 % bootstrap intervals over held-out units (and samples), paired. c is of sampling alone. Asked again: Eq. 5
+solved a second time, about the first joint mean, with one more question to the denoisers per step.
 """
 
 
-def build(quick: bool) -> str:
+SHOWN = {
+    "independent": "independent",
+    "moments, denoisers' C": "learned",
+    "asked again": "learned, asked again",
+    "oracle: denoiser of the whole": "oracle",
+    "held out": "held out",
+}
+
+
+def sheet(samples: dict[str, Tensor], across: int = 900, gap: int = 4) -> Image.Image:
+    """A row of joint samples per way, with its name."""
+    shape = next(iter(samples.values())).shape[1:]
+    scale = max(2, round(72 / shape[-2] / 2))
+    count = across // (shape[-1] * scale + gap)
+    rows = []
+    for name, label in SHOWN.items():
+        tiles = samples[name][:count].clamp(-1, 1)
+        tiles = tiles.repeat_interleave(scale, -1).repeat_interleave(scale, -2).expand(-1, 3, -1, -1)
+        row = torch.cat([pad(t, (0, gap, 0, gap), value=1.0) for t in tiles], -1)
+        title = Image.new("RGB", (row.shape[-1], 14), "white")
+        ImageDraw.Draw(title).text((2, 1), label, fill="black")
+        pixels = ((row + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        rows.append(np.concatenate([np.asarray(title), pixels]))
+    return Image.fromarray(np.concatenate(rows))
+
+
+def build(quick: bool, pictures: bool = False) -> str:
     texts = []
-    for make in DATA.values():
+    for name, make in DATA.items():
         start = time.perf_counter()
-        text, _ = measure(make(quick), 100 if quick else 500, 100 if quick else 400)
+        text, samples = measure(*make(quick), 100 if quick else 250)
         texts.append(f"{text}\n({time.perf_counter() - start:.0f} s)")
+        tqdm.write(texts[-1] + "\n", file=sys.stderr)
+        if pictures:
+            sheet(samples).save(PICTURES / f"real_{name.replace(' ', '_')}.png", optimize=True)
     return HEAD + "\n" + "\n\n\n".join(texts)
 
 
 if __name__ == "__main__":
-    main("real_data", build)
+    main("real_data", partial(build, pictures="--write" in sys.argv))
