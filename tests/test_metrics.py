@@ -9,7 +9,14 @@ import torch
 from scipy import stats
 
 from pgm_sync.errors import NotFiniteError, ParameterError, ShapeError
-from pgm_sync.metrics import energy_distance, far_correlation, proportion, seam_discontinuity
+from pgm_sync.metrics import (
+    energy_distance,
+    energy_gap_closed,
+    far_correlation,
+    gap_closed,
+    proportion,
+    seam_discontinuity,
+)
 
 
 def test_far_correlation_is_pearsons(generator):
@@ -174,3 +181,64 @@ def test_columns_that_are_not_there():
         far_correlation(torch.zeros(5, 1, 1, 6), 3, 4)
     with pytest.raises(ShapeError, match=r"\(4,\) group labels for 5 pictures"):
         far_correlation(torch.rand(5, 1, 1, 6), 3, groups=[0, 0, 1, 1])
+
+
+def test_gap_closed_agrees_with_scipys_bootstrap(generator):
+    baseline = 2 + torch.rand(60, generator=generator)
+    method, oracle = (baseline - gain + 0.2 * torch.randn(60, generator=generator) for gain in (0.6, 0.8))
+    found = gap_closed(baseline, method, oracle, draws=4000)
+    losses = [x.double().numpy() for x in (baseline, method, oracle)]
+
+    def ratio(b, m, o, axis=-1):
+        return (b.mean(axis) - m.mean(axis)) / (b.mean(axis) - o.mean(axis))
+
+    expected = stats.bootstrap(losses, ratio, paired=True, method="percentile", n_resamples=4000, rng=0)
+    assert found.value == pytest.approx(ratio(*losses))
+    assert found[1:3] == pytest.approx(tuple(expected.confidence_interval), abs=0.006)
+
+
+def test_gap_closed_covers_the_truth(generator):
+    """Truth .75 and 40 groups of 3 with a common part: of 300 intervals 285 should hold it."""
+    hits = 0
+    groups = torch.arange(120) // 3
+    for k in range(300):
+        gains = 1 + torch.randn(40, 2, generator=generator)[groups]
+        baseline = torch.randn(120, generator=generator)
+        found = gap_closed(baseline, baseline - gains[:, 0] * 0.75, baseline - gains[:, 1], groups, 400, k)
+        hits += found.low < 0.75 < found.high
+    assert 267 <= hits <= 296  # .89 to .987
+
+
+def test_energy_gap_closed_is_the_ratio_of_energy_distances(generator):
+    heldout = torch.randn(90, 2, generator=generator)
+    baseline, method, oracle = (torch.randn(50, 2, generator=generator) + s for s in (2, 1, 0.2))
+    e = [energy_distance(x, heldout).value for x in (baseline, method, oracle)]
+    found = energy_gap_closed(baseline, method, oracle, heldout)
+    assert found.value == pytest.approx((e[0] - e[1]) / (e[0] - e[2]), abs=1e-6)
+    # Normals shifted by s have, for small s, energy distances like s^2: about .75 of the way
+    assert 0.6 < found.low < found.value < found.high < 0.95
+
+
+def test_energy_gap_closed_covers_the_truth(generator):
+    """Of 100 intervals, 95 should hold the ratio of the limits, found from 4,000 samples."""
+    many = torch.randn(4000, 2, generator=generator)
+    e = [energy_distance(torch.randn(4000, 2, generator=generator) + s, many).value for s in (1.5, 0.8, 0.0)]
+    truth = (e[0] - e[1]) / (e[0] - e[2])
+    hits = 0
+    for k in range(100):
+        baseline, method, oracle = (torch.randn(40, 2, generator=generator) + s for s in (1.5, 0.8, 0.0))
+        found = energy_gap_closed(baseline, method, oracle, torch.randn(60, 2, generator=generator), draws=200, seed=k)
+        hits += found.low < truth < found.high
+    assert 87 <= hits <= 99
+
+
+def test_no_gap_is_said():
+    loss = torch.arange(1.0, 9.0)
+    with pytest.raises(ParameterError, match="no gap to close"):
+        gap_closed(loss, loss, 1.1 * loss)
+    with pytest.raises(ShapeError, match="group labels"):
+        gap_closed(loss, loss, 0.5 * loss, groups=[0, 1])
+    with pytest.raises(NotFiniteError):
+        gap_closed(loss, loss * torch.nan, 0.5 * loss)
+    with pytest.raises(ShapeError, match="do not compare"):
+        energy_gap_closed(loss[:, None], loss[:, None], loss[:4, None], loss[:, None])
