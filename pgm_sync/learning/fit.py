@@ -34,7 +34,7 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
         "moments" (Eq. 14): shrunk moments, then maximum likelihood under the graph; see `fit_moments`.
         "single_view" (Eq. 15): no joint samples, one stationary model of all views; see `fit_single_view`.
         "score" (Eq. 16): what makes joint denoising by frozen denoisers best; see `fit_score`.
-        "elbo" (Eq. 19): ``data=None``; coupling strengths or canvas weights by denoiser likelihood; see `fit_elbo`.
+        "elbo" (Eq. 19): no data; coupling strengths or canvas weights by denoiser likelihood; see `fit_elbo`.
     options
         of the method, by name.
 
