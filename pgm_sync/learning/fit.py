@@ -38,8 +38,8 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
     options
         of the method, by name.
 
-    Potentials other than `JointGaussian` stay as they are (but for "elbo"). `Fit.of` reads the record of the fit from the
-    result; it is saved with the graph.
+    Potentials other than `JointGaussian` stay as they are (but for "elbo"). `Fit.of` reads the record of the fit
+    from the result; it is saved with the graph.
 
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on a method, an option
     it does not take, or a graph without JointGaussian factors, CovarianceError where the moments are singular (shrink

@@ -238,7 +238,8 @@ def scaled_couplings(graph: FactorGraph, strength: float) -> FactorGraph:
     """The graph with all Attraction and Correlation factors `strength` times as strong.
 
     An Attraction's precision is multiplied, a Correlation's rho on Fisher's scale, ``tanh(strength * atanh(rho))``,
-    where it stays a correlation. Raises ParameterError for a strength that is not positive, or a graph without such factors.
+    where it stays a correlation. Raises ParameterError for a strength that is not positive, or a graph without such
+    factors.
     """
     if not 0 < strength < math.inf:
         raise ParameterError(f"strength={strength} must be positive and finite", strength=strength)

@@ -150,15 +150,9 @@ def test_the_strongest_attraction_is_where_the_marginal_has_shrunk_by_the_tolera
     margin = 2 * 1.96 * max(record.details["gap_errors"])
     least = brentq(lambda k: k / (1 + 2 * k) / math.sqrt(2) - 0.2 + margin, 0.001, 20)
     assert least < found < 1.1 * exact
-    assert (
-        record.method == "elbo"
-    )
-    assert (
-        record.details["rule"] == "strongest"
-    )
-    assert (
-        not record.details["at_bound"]
-    )
+    assert record.method == "elbo"
+    assert record.details["rule"] == "strongest"
+    assert not record.details["at_bound"]
     assert len(record.objective) == len(record.details["standard_errors"]) == len(record.details["trials"])
     assert min(record.details["standard_errors"]) > 0
 
