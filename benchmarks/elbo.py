@@ -30,7 +30,9 @@ def prompt(spread: float, seed: int) -> tuple[ps.MixtureDenoiser, torch.distribu
     place = torch.arange(WINDOW, dtype=torch.float64)
     smooth = torch.exp(-((place[:, None] - place) ** 2) / (2 * 3.0**2)) + 0.01 * torch.eye(WINDOW).double()
     generator = torch.Generator().manual_seed(seed)
-    modes = torch.randn(MODES, WINDOW, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(smooth).T
+    modes = (
+        torch.randn(MODES, WINDOW, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(smooth).T
+    )
     weights = torch.full((MODES,), 1 / MODES, dtype=torch.float64)
     covariances = (spread**2 * smooth).expand(MODES, WINDOW, WINDOW)
     own = torch.distributions.MultivariateNormal(modes, covariances)
@@ -75,13 +77,21 @@ def build(quick: bool) -> str:
     def tuned(graph: ps.FactorGraph, how: dict[str, Any], **rest: Any) -> ps.FactorGraph:
         return fit_elbo(
             graph, denoisers=denoisers, scheduler=SCHEDULER, num_samples=tuning, num_inference_steps=STEPS,
-            sampling=how, num_noises=2, tolerance=TOLERANCE, bounds=BOUNDS, **rest,
+            sampling=how, num_noises=4, tolerance=TOLERANCE, bounds=BOUNDS, **rest,
         )  # fmt: skip
 
     alone = draw(apart(None), options)
     own = log_density(alone)
     rows: list[list[object]] = [
-        ["method", "scalar", "left: gap, nats", "right: gap, nats", "left: distance", "right: distance", "mismatch"]
+        [
+            "method",
+            "scalar",
+            "left: gap, nats",
+            "right: gap, nats",
+            "left: distance",
+            "right: distance",
+            "mismatch",
+        ]
     ]
 
     def add(title: str, scalar: float | None, samples: Mapping[str, Tensor]) -> None:
@@ -102,7 +112,7 @@ def build(quick: bool) -> str:
     canvas = ps.wide_canvas((1, 2 * WINDOW - SHARED), (1, WINDOW), (1, WINDOW - SHARED))
     spring = apart(1.0)
     add("each view alone", None, alone)
-    steps = tqdm(total=7)
+    steps = tqdm(total=6)
     add("canvas, equal weights", 1.0, draw(canvas, options))
     for rule, title in (("match", "match"), ("elbo", "largest ELBO")):
         found = tuned(canvas, options, parameters="weights", rule=rule)
@@ -110,7 +120,7 @@ def build(quick: bool) -> str:
         steps.update()
     for form in ("explicit", "implicit"):
         pulled = sample_syncsde(
-            denoisers, {"w1": Pull("w0", pull, overlap_mask())}, SCHEDULER, STEPS, n, new, form=form, dtype=torch.float64
+            denoisers, {"w1": Pull("w0", pull, overlap_mask())}, SCHEDULER, STEPS, n, new, form=form, **options
         )  # fmt: skip
         add(f"SyncSDE pull, {form}, 1/lambda = 5", 5.0, pulled)
         steps.update()

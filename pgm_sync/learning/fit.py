@@ -37,12 +37,12 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
         "single_view" (Eq. 15): no joint samples, one stationary model of all views; see `fit_single_view`.
         "score" (Eq. 16): what makes joint denoising by frozen denoisers best; see `fit_score`.
         "bayesian" (Eq. 17): the posterior mean, with credible intervals; see `fit_bayesian`, which returns the draws.
-        "elbo" (Eq. 19): ``data=None``; coupling strengths or canvas weights by denoiser likelihood; see `fit_elbo`.
+        "elbo" (Eq. 19): no data; coupling strengths or canvas weights by denoiser likelihood; see `fit_elbo`.
     options
         of the method, by name.
 
-    Potentials other than `JointGaussian` stay as they are (but for "elbo"). `Fit.of` reads the record of the fit from the
-    result; it is saved with the graph.
+    Potentials other than `JointGaussian` stay as they are (but for "elbo"). `Fit.of` reads the record of the fit
+    from the result; it is saved with the graph.
 
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on a method, an option
     it does not take, or a graph without JointGaussian factors, CovarianceError where the moments are singular (shrink

@@ -4,9 +4,10 @@ For the exact denoiser m of a density p, the I-MMSE relation holds sample by sam
 
     log p(x) = log N(x; 0, s) + 1/2 int (|x - m_N(x_t)|^2 - |x - m(x_t)|^2) d(snr),     averaged over x_t given x,
 
-N being a Gaussian of any variance s. Both squared errors go as D / snr, so the difference converges where either alone
-does not, and with the same noise in both most of the Monte Carlo error cancels. For a denoiser that is no density's own it
-is the evidence lower bound of variational diffusion models (Kingma et al. 2021) up to what the denoiser leaves at the ends.
+N being a Gaussian of any variance s. Both squared errors go as D / snr, so the difference converges where either
+alone does not, and with the same noise in both most of the Monte Carlo error cancels. For a denoiser that is no
+density's own it is the evidence lower bound of variational diffusion models (Kingma et al. 2021), up to what the
+denoiser leaves at the ends.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from ..errors import NotFiniteError, ParameterError, ShapeError
 from ..levels import NoiseLevel
 from ..sampling import noise_level
 
-LOG_SNR = (math.log(1e-3), math.log(1e6))  # in units of 1 / scale: the errors beyond fall as their first order
+LOG_SNR = (
+    math.log(1e-3),
+    math.log(1e6),
+)  # in units of 1 / scale: the errors beyond fall as their first order
 
 
 @torch.no_grad()
@@ -119,7 +123,9 @@ def _ordered(levels: Sequence[NoiseLevel]) -> list[NoiseLevel]:
     """By rising snr, each once."""
     for level in levels:
         if not 0 < float(level.snr) < math.inf:
-            raise ParameterError(f"a noise level of snr {level.snr} has no place in the integral", level=level)
+            raise ParameterError(
+                f"a noise level of snr {level.snr} has no place in the integral", level=level
+            )
     found = list({float(level.snr): level for level in levels}.values())
     if len(found) < 2:
         raise ParameterError(f"the integral over snr needs at least 2 levels, not {len(found)}")

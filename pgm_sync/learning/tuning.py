@@ -1,4 +1,4 @@
-"""The few scalars of a graph that no data inform, tuned by how likely joint samples look to each view's denoiser (Eq. 19).
+"""Scalars that no data inform, tuned by how likely joint samples look to each view's own denoiser (Eq. 19).
 
 The expected log density that Eq. 19 maximises is largest for samples at the modes, whatever the views look like by
 themselves: E_q log p = -H(q) - KL(q, p) rewards a q of low entropy. What a view's own samples score is the value to
@@ -34,7 +34,11 @@ RULES = ("match", "strongest", "elbo")
 PARAMETERS = ("strength", "weights")
 Z95 = 1.959963984540054
 REPLICATES = 64  # of the bootstrap behind standard errors of energy distances
-OWN = ("couple", "noise_correlation", "posterior_covariance")  # of sample: what uncoupled views have no use for
+OWN = (
+    "couple",
+    "noise_correlation",
+    "posterior_covariance",
+)  # of sample: what uncoupled views have no use for
 
 Make = Callable[[dict[str, float]], "FactorGraph | tuple[FactorGraph, Mapping[str, Any]]"]
 
@@ -45,9 +49,13 @@ class Trial(NamedTuple):
     scalars: dict[str, float]
     objective: float  # minimised; inf where the graph is improper
     standard_error: float  # of the objective, for new seeds
-    gaps: np.ndarray  # (views,) mean log density of joint samples less that of own ones, in own standard deviations
+    gaps: (
+        np.ndarray
+    )  # (views,) mean log density of joint samples less that of own ones, in own standard deviations
     gap_errors: np.ndarray  # (views,) their standard errors
-    distances: np.ndarray  # (views,) energy distance of the two distributions of log densities, in the same unit
+    distances: (
+        np.ndarray
+    )  # (views,) energy distance of the two distributions of log densities, in the same unit
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def tune(
         "match": least energy distance between the log densities of joint and of own samples, mean over views; for
         scalars that have no better direction, such as canvas weights.
         "strongest": one scalar, the larger the more coupling: the largest value up to which every view's mean log
-        density stays within `tolerance` of its own samples', the whole 95 % interval of the difference.
+        density stays within `tolerance` of its own samples', with the whole 95 % interval.
         "elbo": the largest mean log density, Eq. 19 to the letter; it prefers samples at the modes.
     tolerance
         in standard deviations of a view's own log densities.
@@ -104,7 +112,8 @@ def tune(
         joint samples per trial, as for `sample`; `sampling` holds its further options. The same seeds every time.
     grid, refinements, spacing
         trials on a grid of one scalar ("linear" or "log"), and trials after that: bounded scalar search around the best
-        point, bisection for "strongest". Several scalars: Powell's method from the middle, ``grid * refinements`` trials.
+        point, bisection for "strongest". Several scalars: Powell's method from the
+        middle, ``grid * refinements`` trials.
     levels, num_noises
         as for `denoiser_elbo`; by default the scheduler's levels.
 
@@ -136,7 +145,9 @@ def tune(
             minimize(trial, (low + high) / 2, method="Powell", bounds=box, options=limit)
             best = min(search.trials, key=lambda t: t.objective)
     if not math.isfinite(best.objective):
-        raise ParameterError(f"no graph within the bounds {dict(bounds)} is proper; look for weaker couplings")
+        raise ParameterError(
+            f"no graph within the bounds {dict(bounds)} is proper; look for weaker couplings"
+        )
     graph, options = _made(make, best.scalars)
     span = [h - v for v, h in zip(low, high, strict=True)]
     place = forward(np.array(list(best.scalars.values())))
@@ -180,8 +191,10 @@ def fit_elbo(
     bounds
         of the multiplier, by default 0.01 to 100; or of a view's weight as a multiple of the first view's, by default
         0.05 to 20. Searched in their logarithms.
-    denoisers, scheduler, rule, tolerance, num_samples, num_inference_steps, grid, refinements, levels, num_noises, sampling
+    rule, tolerance, grid, refinements, levels, num_noises
         as for `tune`.
+    denoisers, scheduler, num_samples, num_inference_steps, sampling
+        likewise.
 
     Raises ParameterError on data, options, or a graph without such factors; what `tune` raises.
     """
@@ -190,7 +203,9 @@ def fit_elbo(
             "method='elbo' takes no data (None): it tunes by samples; method='moments' learns from joint data"
         )
     if denoisers is None or scheduler is None:
-        raise ParameterError("method='elbo' needs denoisers={trajectory: denoiser} and a scheduler to sample with")
+        raise ParameterError(
+            "method='elbo' needs denoisers={trajectory: denoiser} and a scheduler to sample with"
+        )
     if parameters not in PARAMETERS:
         raise ParameterError(f"parameters={parameters!r} is not one of {', '.join(PARAMETERS)}")
     make: Make
@@ -222,8 +237,9 @@ def fit_elbo(
 def scaled_couplings(graph: FactorGraph, strength: float) -> FactorGraph:
     """The graph with all Attraction and Correlation factors `strength` times as strong.
 
-    An Attraction's precision is multiplied, a Correlation's rho on Fisher's scale, ``tanh(strength * atanh(rho))``, where
-    it stays a correlation. Raises ParameterError for a strength that is not positive, or a graph without such factors.
+    An Attraction's precision is multiplied, a Correlation's rho on Fisher's scale, ``tanh(strength * atanh(rho))``,
+    where it stays a correlation. Raises ParameterError for a strength that is not positive, or a graph without such
+    factors.
     """
     if not 0 < strength < math.inf:
         raise ParameterError(f"strength={strength} must be positive and finite", strength=strength)
@@ -236,19 +252,19 @@ def scaled_couplings(graph: FactorGraph, strength: float) -> FactorGraph:
             rho = torch.atanh(torch.as_tensor(potential.rho, dtype=torch.float64)).mul(strength).tanh()
             # tanh rounds to 1 from 19 on
             rho = rho.clamp(-1 + 1e-12, 1 - 1e-12)
-            changed[factor] = Correlation(
-                rho if rho.ndim else rho.item(), potential.variance, potential.mean
-            )
+            changed[factor] = Correlation(rho if rho.ndim else rho.item(), potential.variance, potential.mean)
     if not changed:
-        raise ParameterError(f"{graph!r} has no Attraction or Correlation factor whose strength could be tuned")
+        raise ParameterError(
+            f"{graph!r} has no Attraction or Correlation factor whose strength could be tuned"
+        )
     return graph.with_potentials(changed)
 
 
 def weighted_views(graph: FactorGraph, importance: Mapping[Name, float]) -> FactorGraph:
-    """The graph with canvas weights ``w_i = a_i v_i / sum_j a_j v_j`` (Eq. 10), v the weights it has, a the `importance`.
+    """The graph with canvas weights ``a_i v_i / sum_j a_j v_j`` (Eq. 10), v the weights it has, a the `importance`.
 
-    `importance` is one positive number per view, of which only ratios count. Raises ParameterError, UnknownNameError, and
-    what `find_carriers` raises.
+    `importance` is one positive number per view, of which only ratios count. Raises ParameterError, UnknownNameError,
+    and what `find_carriers` raises.
     """
     views = _views(graph)
     wrong = [*(v for v in views if v not in importance), *(v for v in importance if v not in views)]
@@ -264,7 +280,8 @@ def weighted_views(graph: FactorGraph, importance: Mapping[Name, float]) -> Fact
     totals = [torch.zeros(math.prod(c.shape), dtype=torch.float64) for c in carriers.carriers]
     for name in views:
         view = carriers.views[name]
-        assert view.index is not None and view.weight is not None
+        assert view.index is not None
+        assert view.weight is not None
         raised[name] = importance[name] * view.weight.double()
         totals[view.carrier].index_add_(0, view.index, raised[name])
     changed: dict[Name, Potential] = {}
@@ -450,7 +467,12 @@ def _views(graph: FactorGraph) -> list[Name]:
 
 
 def _check(
-    rule: str, bounds: Mapping[str, tuple[float, float]], tolerance: float, num_samples: int, grid: int, spacing: str
+    rule: str,
+    bounds: Mapping[str, tuple[float, float]],
+    tolerance: float,
+    num_samples: int,
+    grid: int,
+    spacing: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     if rule not in RULES:
         raise ParameterError(f"rule={rule!r} is not one of {', '.join(RULES)}", rule=rule)

@@ -62,8 +62,8 @@ def test_a_gaussian_s_bound_is_its_log_density():
     exact = torch.distributions.MultivariateNormal(mean, covariance)
     denoiser = ps.GaussianDenoiser(mean, covariance)
     for x in (mean, mean + torch.tensor([1.0, 2.0, -1.0])):
-        value, error = many(denoiser, x, 4000)
-        assert error < 0.03
+        value, error = many(denoiser, x, 2000)
+        assert error < 0.04
         assert abs(value - exact.log_prob(x).item()) < 4 * error
 
 
@@ -80,24 +80,28 @@ def test_the_bound_of_a_mixture_is_its_log_density():
     )
 
     def density(x):
-        return (weights * torch.distributions.Normal(means, spreads).log_prob(torch.tensor(x)).exp()).sum().item()
+        return (
+            (weights * torch.distributions.Normal(means, spreads).log_prob(torch.tensor(x)).exp())
+            .sum()
+            .item()
+        )
 
     assert quad(density, -4, 4)[0] == pytest.approx(1, abs=1e-5)
     for x in (-1.0, 0.1, 1.5):
-        value, error = many(denoiser, torch.tensor([x]).double(), 4000)
-        assert error < 0.025
+        value, error = many(denoiser, torch.tensor([x]).double(), 2000)
+        assert error < 0.035
         assert abs(value - math.log(density(x))) < 4 * error
     # Normalised: the integral of exp(bound) over a grid, the noise averaged first
-    grid = torch.linspace(-3, 3, 121).double()
-    bound = denoiser_elbo(denoiser, grid[:, None], num_noises=100)
-    assert torch.trapezoid(bound.exp(), grid).item() == pytest.approx(1, abs=0.03)
+    grid = torch.linspace(-2.5, 2.5, 61).double()
+    bound = denoiser_elbo(denoiser, grid[:, None], num_noises=30)
+    assert torch.trapezoid(bound.exp(), grid).item() == pytest.approx(1, abs=0.05)
 
 
 def test_the_value_does_not_depend_on_the_gaussian_compared_with():
     x = torch.tensor([0.7]).double()
     denoiser = ps.GaussianDenoiser(ZERO + 0.5, 0.3 * ONE)
-    first, e1 = many(denoiser, x, 4000, scale=0.5)
-    second, e2 = many(denoiser, x, 4000, scale=3.0, seed=1)
+    first, e1 = many(denoiser, x, 2000, scale=0.5)
+    second, e2 = many(denoiser, x, 2000, scale=3.0, seed=1)
     assert abs(first - second) < 4 * math.hypot(e1, e2)
 
 
@@ -106,7 +110,8 @@ def test_levels_of_a_scheduler():
     before = dict(vars(scheduler))
     levels = scheduler_levels(scheduler, 30)
     assert vars(scheduler)["num_inference_steps"] == before["num_inference_steps"]
-    assert len(levels) == 30 and all(level.alpha**2 + level.sigma**2 == pytest.approx(1) for level in levels)
+    assert len(levels) == 30
+    assert all(level.alpha**2 + level.sigma**2 == pytest.approx(1) for level in levels)
     x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = torch.distributions.Normal(0.0, 1.0).log_prob(x[:, 0])
     error = denoiser_elbo(STANDARD, x, levels[::-1], scale=2.0, num_noises=20) - exact
@@ -145,7 +150,9 @@ def test_the_strongest_attraction_is_where_the_marginal_has_shrunk_by_the_tolera
     margin = 2 * 1.96 * max(record.details["gap_errors"])
     least = brentq(lambda k: k / (1 + 2 * k) / math.sqrt(2) - 0.2 + margin, 0.001, 20)
     assert least < found < 1.1 * exact
-    assert record.method == "elbo" and record.details["rule"] == "strongest" and not record.details["at_bound"]
+    assert record.method == "elbo"
+    assert record.details["rule"] == "strongest"
+    assert not record.details["at_bound"]
     assert len(record.objective) == len(record.details["standard_errors"]) == len(record.details["trials"])
     assert min(record.details["standard_errors"]) > 0
 
@@ -156,7 +163,8 @@ def test_correlation_leaves_gaussian_marginals_alone_so_the_bound_is_reached():
         rule="strongest", num_samples=1500, num_inference_steps=20, grid=3, sampling={"dtype": torch.float64},
         tolerance=0.15,
     )  # fmt: skip
-    assert found.at_bound and found.scalars["s"] == pytest.approx(3.0)
+    assert found.at_bound
+    assert found.scalars["s"] == pytest.approx(3.0)
 
 
 def corrected(at):
@@ -185,7 +193,8 @@ def test_eq_19_to_the_letter_collapses():
         corrected, {"field": (-0.5, 5.0)}, STANDARD, ddim(), rule="elbo", num_samples=64, num_inference_steps=10,
         grid=4, refinements=0, sampling=EXACT,
     )  # fmt: skip
-    assert found.at_bound and found.scalars["field"] == pytest.approx(5.0)
+    assert found.at_bound
+    assert found.scalars["field"] == pytest.approx(5.0)
     assert found.best.gaps.min() > 0.3
 
 
@@ -195,7 +204,9 @@ def test_match_finds_the_canvas_weights():
 
     def distance(ratio):
         points = [1e-3, 0.1, 1, 5]
-        area = quad(lambda x: (chi2.cdf(x / ratio, 1) - chi2.cdf(x, 1)) ** 2, 0, 100, limit=300, points=points)[0]
+        area = quad(
+            lambda x: (chi2.cdf(x / ratio, 1) - chi2.cdf(x, 1)) ** 2, 0, 100, limit=300, points=points
+        )[0]
         return 2 * area * 0.5 / math.sqrt(0.5)
 
     def mean_distance(w):
@@ -233,7 +244,9 @@ def test_several_scalars_and_options_of_sample():
 def test_energy_distances():
     generator = np.random.default_rng(0)
     a, b = generator.normal(size=(2, 3, 40)), generator.normal(0.3, 2, size=(2, 3, 40))
-    expected = [[energy_distance(x, y) ** 2 for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+    expected = [
+        [energy_distance(x, y) ** 2 for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)
+    ]
     np.testing.assert_allclose(energy_distances(a, b), expected, rtol=1e-10)
 
 
@@ -300,9 +313,9 @@ def test_what_cannot_be_tuned_is_named():
         tune(corrected, {"a": (0, 1), "b": (0, 1)}, STANDARD, ddim(), rule="strongest")
     with pytest.raises(ParameterError, match="give a FactorGraph"):
         tune(lambda at: None, {"a": (0, 1)}, STANDARD, ddim())
-    point = ps.GaussianDenoiser(ZERO, 0 * ONE)
+    point = ps.GaussianDenoiser(ONE[0], 0 * ONE)  # all samples alike
     with pytest.raises(ParameterError, match="do not stand out"):
-        ps.fit(graph, None, "elbo", **{**small, "denoisers": point})
+        ps.fit(graph, None, "elbo", **{**small, "denoisers": point, "num_samples": 64})
 
 
 def test_improper_graphs_are_trials_that_failed():
@@ -311,7 +324,8 @@ def test_improper_graphs_are_trials_that_failed():
         refinements=3, sampling=EXACT,
     )  # fmt: skip
     assert any(math.isinf(t.objective) for t in found.trials)
-    assert np.isfinite(found.best.objective) and found.scalars["field"] > -1.5
+    assert np.isfinite(found.best.objective)
+    assert found.scalars["field"] > -1.5
     with pytest.raises(ParameterError, match="no graph within the bounds"):
         tune(
             corrected, {"field": (-9.0, -6.0)}, STANDARD, ddim(), num_samples=32, num_inference_steps=5, grid=2,
