@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,11 +54,11 @@ def grid(height: int, width: int, rows: int, columns: int) -> dict[str, Box]:
     return {chr(ord("a") + k): box for k, box in enumerate(boxes)}
 
 
-def digits(rows: int, columns: int, name: str) -> JointData:
+def digits(rows: int, columns: int, name: str, quick: bool = False) -> JointData:
     """scikit-learn's 1,797 digits of 8 x 8: 1,000 to learn from."""
     pictures = torch.tensor(load_digits().images / 8 - 1).float()[:, None]
     pictures = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))]
-    train, heldout = pictures[:1000], pictures[1000:]
+    train, heldout = (pictures[:300], pictures[1000:1200]) if quick else (pictures[:1000], pictures[1000:])
     split = Split(train, heldout, torch.arange(len(heldout)), torch.arange(len(train)))
     return JointData(name, [split], grid(8, 8, rows, columns), "digit")
 
@@ -133,12 +132,3 @@ def _installed(name: str) -> Path:
     if found is None or found.origin is None:
         raise MissingPackageError(f"{name} comes with scikit-image; install pgm_sync[zoo]", package="scikit-image")
     return Path(found.origin).parent / "data" / name
-
-
-DATA: dict[str, Callable[[bool], tuple[JointData, int]]] = {  # and how many joint samples to draw
-    "digit halves": lambda quick: (digits(1, 2, "digit halves"), 100 if quick else 1000),
-    "digit quadrants": lambda quick: (digits(2, 2, "digit quadrants"), 100 if quick else 1000),
-    "wide photographs": lambda quick: (photographs(quick), 70 if quick else 250),
-    "stereo pair": lambda quick: (stereo(quick), 80 if quick else 400),
-    "faces": lambda quick: (faces(2 if quick else 5), 80 if quick else 400),
-}

@@ -44,12 +44,12 @@ def test_gaussian_denoisers_give_the_exact_posterior_mean_however_often_they_are
         for name, rows in (("a", slice(0, 3)), ("b", slice(3, 6)))
     }
     states = noisy(3, generator)
-    joint = ps.JointDenoiser(pair(covariance, 3))
     z = torch.cat([states["a"], states["b"]], 1)
     observed = 0.8**2 * covariance + 0.6**2 * torch.eye(6).double()
     expected = z @ torch.linalg.solve(observed, 0.8 * covariance)
-    for times in (0, 1, 2):
-        found = again.joint_mean(joint, denoisers, states, LEVEL, times)
+    for kind, times, step in (("surrogate", 0, 1), ("surrogate", 2, 1), ("denoiser", 1, 0.7), ("denoiser", 2, 1)):
+        joint = ps.JointDenoiser(pair(covariance, 3), kind)
+        found = again.joint_mean(joint, denoisers, states, LEVEL, times, step)
         assert torch.allclose(torch.cat([found["a"], found["b"]], 1), expected, atol=1e-8)
 
 

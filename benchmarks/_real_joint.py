@@ -1,21 +1,20 @@
-"""Real joint data, held out: the share closed of the gap between independent parts and a denoiser of the whole."""
+"""The share closed of the gap between independent parts of real pictures and a denoiser of the whole."""
 
 from __future__ import annotations
 
-from _table import RESULTS, main, table  # first: it pins the threads
+from _table import RESULTS, table  # first: it pins the threads
 
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from _real_data import DATA, JointData, Split
-from _self_consistent import joint_mean, sample_again
+from _real_data import JointData, Split
+from _self_consistent import Dense, joint_mean, sample_again
 from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from sklearn.covariance import ledoit_wolf_shrinkage
@@ -31,12 +30,21 @@ from pgm_sync.metrics import Estimate, energy_distance, energy_gap_closed, gap_c
 
 STEPS, LEVELS, C = 30, 12, 0.7
 PICTURES = RESULTS.parent / "_static"
-KERNELS = (0.15, 0.3)
-GAUSSIANS = (1, 0.3)  # shares of Ledoit and Wolf's shrinkage
-MIXTURES = ((1, 32), (1, 96), (10, 48), (30, 24), (30, 64))  # components, rank
-POOLED = (0.0, 0.5)  # share of the common covariance in every component's
 GRAIN = 1e-2  # variance added to every direction of a mixture
-RANKS, SHRINKAGES = (8, 12, 16, 24, 48), ("ledoit_wolf", 0.02, 0.1)
+
+
+class Choices(NamedTuple):
+    """What validation chooses from."""
+
+    kernels: tuple[float, ...] = (0.15, 0.3)  # bandwidths
+    gaussians: tuple[float, ...] = (1, 0.3)  # shares of Ledoit and Wolf's shrinkage
+    mixtures: tuple[tuple[int, int], ...] = ((1, 32), (1, 96), (10, 48), (30, 24), (30, 64))  # components, rank
+    pooled: tuple[float, ...] = (0.0, 0.5)  # share of the common covariance in every component's
+    ranks: tuple[int, ...] = (8, 12, 16, 24, 48)  # features per trajectory
+    shrinkages: tuple[str | float, ...] = ("ledoit_wolf", 0.02, 0.1)
+
+
+FEW = Choices((0.15,), (1,), ((1, 32), (10, 16)), (0.5,), (8,), (0.1,))
 LOOP = (("a", "b"), ("b", "d"), ("d", "c"), ("c", "a"))
 
 
@@ -46,19 +54,18 @@ class Way(NamedTuple):
     graph: str  # of the fitted ones
     options: dict[str, object]
     again: int = 0  # see _self_consistent
+    step: float = 1.0
 
 
+OWN = {"posterior_covariance": "denoiser"}
 WAYS = {
     "moments, surrogate C": Way("complete", {}),
     "moments, surrogate C, c = .7": Way("complete", {"noise_correlation": C}),
-    "moments, denoisers' C": Way("complete", {"posterior_covariance": "denoiser"}),
-    "moments, denoisers' C, c = .7": Way("complete", {"posterior_covariance": "denoiser", "noise_correlation": C}),
+    "moments, denoisers' C": Way("complete", OWN),
+    "moments, denoisers' C, c = .7": Way("complete", OWN | {"noise_correlation": C}),
     "score, surrogate C": Way("score", {}),
-    "loop of four, denoisers' C": Way("loop", {"posterior_covariance": "denoiser"}),
-    "loop of four, asked again": Way("loop", {}, 1),
     "asked again": Way("again", {}, 1),
     "asked again, c = .7": Way("again", {"noise_correlation": C}, 1),
-    "asked twice": Way("again", {}, 2),
 }
 
 
@@ -116,16 +123,16 @@ class Apart(Denoiser):
         return alone(self.data, self.denoisers, noisy, level)
 
 
-def candidates(size: int, count: int) -> dict[str, Callable[[Tensor], Denoiser]]:
+def candidates(size: int, count: int, choices: Choices) -> dict[str, Callable[[Tensor], Denoiser]]:
     """By name."""
     out: dict[str, Callable[[Tensor], Denoiser]] = {}
-    for share in GAUSSIANS:
+    for share in choices.gaussians:
         out["Gaussian" + ("" if share == 1 else f" {share}")] = lambda x, s=share: gaussian(x, s)
-    for bandwidth in KERNELS:
+    for bandwidth in choices.kernels:
         out[f"kernel {bandwidth}"] = lambda x, b=bandwidth: ps.EmpiricalDenoiser(x, bandwidth=b)
-    for k, rank in MIXTURES:
+    for k, rank in choices.mixtures:
         if rank <= max(size, 32) and k * 10 < count:
-            for pool in POOLED if k > 1 else (0.0,):
+            for pool in choices.pooled if k > 1 else (0.0,):
                 name = f"mixture {k} x {min(rank, size)}" + (f", pooled {pool}" if pool else "")
                 out[name] = lambda x, k=k, r=rank, p=pool: mixture(x, k, r, p)
     return out
@@ -145,13 +152,13 @@ def errors(data: Tensor, denoise: Callable[[Tensor, ps.NoiseLevel], Tensor]) -> 
 
 
 def choose(
-    train: Tensor, test: Tensor, others: dict[str, tuple[Denoiser, Denoiser]] | None = None
+    train: Tensor, test: Tensor, choices: Choices, others: dict[str, tuple[Denoiser, Denoiser]] | None = None
 ) -> tuple[str, Callable[[Tensor], Denoiser]]:
     """The denoisers of least loss on `test`, one per pair of neighbouring noise levels.
 
     `others` are further candidates: how they are when judged, and when used.
     """
-    kinds, others = candidates(train[0].numel(), len(train)), others or {}
+    kinds, others = candidates(train[0].numel(), len(train), choices), others or {}
     judged = (build(train) for build in kinds.values())
     found = torch.stack([errors(test, d.denoise).mean(1) for d in (*judged, *(d for d, _ in others.values()))])
     kinds |= {name: lambda _, used=used: used for name, (_, used) in others.items()}
@@ -183,7 +190,7 @@ class Models(NamedTuple):
     chosen: str
 
 
-def learn(data: JointData, split: Split, most: int) -> Models:
+def learn(data: JointData, split: Split, most: int, choices: Choices) -> Models:
     a, v = divide(split, 0.2)
     cut, whole, test = data.cut(split.train), split.train, split.train[v][:most]
     shared = data.name == "wide photographs"  # windows of one kind: one denoiser, as one network would be
@@ -192,7 +199,7 @@ def learn(data: JointData, split: Split, most: int) -> Models:
         if shared and builds:
             names[name], builds[name] = next(iter(names.values())), next(iter(builds.values()))
         else:
-            names[name], builds[name] = choose(cut[name][a], data.cut(test)[name])
+            names[name], builds[name] = choose(cut[name][a], data.cut(test)[name], choices)
 
     def parts(rows: Tensor) -> dict[str, Denoiser]:
         if shared:
@@ -202,7 +209,7 @@ def learn(data: JointData, split: Split, most: int) -> Models:
     everything = torch.ones_like(a)
     before, denoisers = parts(a), parts(everything)
     apart = tuple(Apart(data, d) for d in (before, denoisers))
-    label, oracle = choose(whole[a], test, {"parts": apart})
+    label, oracle = choose(whole[a], test, choices, {"parts": apart})
 
     def features(rows: Tensor, rank: int) -> dict[str, ps.Features]:
         basis = None
@@ -222,9 +229,9 @@ def learn(data: JointData, split: Split, most: int) -> Models:
     base = errors(test, lambda z, level: alone(data, before, z, level)).mean(1)
     found = []
     sizes = [min(x[0].numel(), int(a.sum()) - 1) for x in cut.values()]
-    for rank in (r for r in RANKS if r <= 0.8 * min(sizes) and r * len(sizes) <= 96):
+    for rank in (r for r in choices.ranks if r <= 0.8 * min(sizes) and r * len(sizes) <= 96):
         unfitted = graph(complete, features(a, rank))
-        for shrinkage in SHRINKAGES:
+        for shrinkage in choices.shrinkages:
             fitted = ps.fit(unfitted, {n: x[a] for n, x in cut.items()}, shrinkage=shrinkage, heldout=0)
             losses = [
                 (errors(test, together(data, fitted, before, Way("", {}, again))).mean(1) / base).mean().item()
@@ -258,7 +265,8 @@ def together(
     data: JointData, graph: ps.FactorGraph, denoisers: dict[str, Denoiser], way: Way
 ) -> Callable[[Tensor, ps.NoiseLevel], Tensor]:
     joint = ps.JointDenoiser(graph, **way.options)
-    return lambda z, level: data.paste(joint_mean(joint, denoisers, data.cut(z), level, way.again))
+    dense = Dense.of(joint) if way.again else None
+    return lambda z, level: data.paste(joint_mean(joint, denoisers, data.cut(z), level, way.again, way.step, dense))
 
 
 def scheduler() -> DDIMScheduler:
@@ -272,7 +280,7 @@ def draw(data: JointData, models: Models, way: Way | None, n: int, seed: int) ->
     white = {name: torch.randn(n, *graph.shape(name), generator=generator) for name in graph.trajectories}
     if way is not None and way.again:
         joint = ps.JointDenoiser(graph, **way.options)
-        return data.paste(sample_again(joint, models.denoisers, scheduler(), STEPS, white, way.again))
+        return data.paste(sample_again(joint, models.denoisers, scheduler(), STEPS, white, way.again, way.step))
     options = {"couple": False} if way is None else way.options
     found = ps.sample(
         graph, models.denoisers, scheduler(), STEPS, n, seed, progress=False, initial_noise=white, **options
@@ -289,13 +297,15 @@ def draw_oracle(data: JointData, models: Models, n: int, seed: int) -> Tensor:
     return ps.sample(graph, models.oracle, scheduler(), STEPS, n, seed, **options).samples["whole"]
 
 
-def measure(data: JointData, n: int, most: int) -> tuple[str, dict[str, Tensor]]:
+def measure(
+    data: JointData, n: int, most: int, choices: Choices, ways: dict[str, Way]
+) -> tuple[str, dict[str, Tensor]]:
     """The table of one data set, and its samples by way."""
     loss: dict[str, list[Tensor]] = {}
     drawn: dict[str, list[Tensor]] = {}
     chosen = []
     for fold, split in enumerate(data.splits):
-        models = learn(data, split, most)
+        models = learn(data, split, most, choices)
         chosen.append(models.chosen)
         count = n // len(data.splits)
 
@@ -305,7 +315,7 @@ def measure(data: JointData, n: int, most: int) -> tuple[str, dict[str, Tensor]]
 
         error = errors(split.heldout, lambda z, level, m=models: alone(data, m.denoisers, z, level))
         add("independent", error, draw(data, models, None, count, 1000 * fold))
-        for name, way in tqdm(WAYS.items(), desc=data.name, leave=False):
+        for name, way in tqdm(ways.items(), desc=data.name, leave=False):
             if way.graph in models.graphs:
                 if "noise_correlation" not in way.options:  # where it is, as in the row before: c is about sampling
                     error = errors(split.heldout, together(data, models.graphs[way.graph], models.denoisers, way))
@@ -360,14 +370,18 @@ def _list(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
-HEAD = f"""\
+def head(choices: Choices) -> str:
+    mixtures = _list(f"{k} x {r}" for k, r in choices.mixtures)
+    return f"""\
 Trajectories are parts of pictures; each part has a frozen denoiser that knows that part alone, potentials are learned
 from whole pictures. The oracle is a denoiser of the whole picture of the same kinds, from the same data: kernel
-densities (bandwidth {_list(KERNELS)}), Gaussians (shares of Ledoit and Wolf's shrinkage {_list(GAUSSIANS)}), mixtures
-(components x rank {_list(f"{k} x {r}" for k, r in MIXTURES)}; pooled covariances {_list(POOLED)}), whichever has the
+densities (bandwidth {_list(choices.kernels)}), Gaussians (shares of Ledoit and Wolf's shrinkage \
+{_list(choices.gaussians)}), mixtures
+(components x rank {mixtures}; pooled covariances {_list(choices.pooled)}), whichever has the
 least denoising loss on a fifth of the learning data at a noise level, for every part and for the whole; for the
 whole also the denoisers of the parts side by side, so that the oracle is no worse than independent where data are few.
-Number of principal components that the potentials see ({_list(RANKS)}) and shrinkage ({_list(SHRINKAGES)}): by the
+Number of principal components that the potentials see ({_list(choices.ranks)}) and shrinkage \
+({_list(choices.shrinkages)}): by the
 joint denoising loss on the same fifth (surrogate C; asked again). Score: potentials from two fifths of the learning
 data, denoised by denoisers of the other three.
 Denoising loss: squared error of the whole picture relative to that of independent denoisers, mean over {LEVELS} noise
@@ -403,17 +417,20 @@ def sheet(samples: dict[str, Tensor], across: int = 900, gap: int = 4) -> Image.
     return Image.fromarray(np.concatenate(rows))
 
 
-def build(quick: bool, pictures: bool = False) -> str:
+def report(
+    data: Iterable[tuple[JointData, int]],  # and how many samples to draw
+    ways: dict[str, Way],
+    choices: Choices,
+    quick: bool,
+    pictures: bool,
+) -> str:
+    """Tables of all data sets; with `pictures`, a sheet of samples of each beside the documentation."""
     texts = []
-    for name, make in DATA.items():
+    for joint_data, n in data:
         start = time.perf_counter()
-        text, samples = measure(*make(quick), 100 if quick else 250)
+        text, samples = measure(joint_data, n, 60 if quick else 250, choices, ways)
         texts.append(f"{text}\n({time.perf_counter() - start:.0f} s)")
         tqdm.write(texts[-1] + "\n", file=sys.stderr)
         if pictures:
-            sheet(samples).save(PICTURES / f"real_{name.replace(' ', '_')}.png", optimize=True)
-    return HEAD + "\n" + "\n\n\n".join(texts)
-
-
-if __name__ == "__main__":
-    main("real_data", partial(build, pictures="--write" in sys.argv))
+            sheet(samples).save(PICTURES / f"real_{joint_data.name.replace(' ', '_')}.png", optimize=True)
+    return head(choices) + "\n" + "\n\n\n".join(texts)
