@@ -79,7 +79,7 @@ def fit_score(
     data, shrinkage, heldout, groups
         as for `fit_moments`.
     potentials
-        "score" as described; "moments" as `fit_moments` finds them; "keep" as they are (no JointGaussian factor needed).
+        "score" as described; "moments" as `fit_moments` finds them; "keep" as they are, JointGaussian or not.
     scales, base, canvas_weights, noise_correlation, epochs, batch_size, learning_rate, patience, checkpoint, cache
         as for `calibrate`, which learns posterior-covariance scales and canvas weights per noise level.
 
