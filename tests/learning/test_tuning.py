@@ -180,22 +180,22 @@ def test_match_finds_the_field_that_restores_the_marginal():
     )  # fmt: skip
     assert found.scalars["field"] == pytest.approx((math.sqrt(5) - 3) / 2, abs=0.06)
     assert found.best.distances.max() < 0.01
-    again = tune(
-        corrected, {"field": (-0.7, 0.7)}, STANDARD, ddim(), num_samples=400, num_inference_steps=12, grid=5,
-        refinements=7, sampling=EXACT,
-    )  # fmt: skip
-    assert again.scalars == found.scalars
 
 
 def test_eq_19_to_the_letter_collapses():
     """The expected log density rises with the field without end: it is the least entropy that wins."""
-    found = tune(
-        corrected, {"field": (-0.5, 5.0)}, STANDARD, ddim(), rule="elbo", num_samples=64, num_inference_steps=10,
-        grid=4, refinements=0, sampling=EXACT,
-    )  # fmt: skip
+
+    def run():
+        return tune(
+            corrected, {"field": (-0.5, 5.0)}, STANDARD, ddim(), rule="elbo", num_samples=64, num_inference_steps=10,
+            grid=3, refinements=0, sampling=EXACT,
+        )  # fmt: skip
+
+    found = run()
     assert found.at_bound
     assert found.scalars["field"] == pytest.approx(5.0)
     assert found.best.gaps.min() > 0.3
+    assert [t.objective for t in run().trials] == [t.objective for t in found.trials]  # deterministic
 
 
 def test_match_finds_the_canvas_weights():
