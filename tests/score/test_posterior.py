@@ -114,7 +114,7 @@ def test_scales_between_levels_and_beyond():
 @pytest.mark.parametrize("kind", [
     ps.Surrogate(), ps.Surrogate(2.0), ps.FromDenoiser(), ps.Jacobian("differences", step=0.1),
     ps.Scaled("jacobian", {("left", 1): [0.1, 0.3], "b": torch.rand(2, 3) + 0.1}, [LOW, HIGH]), ps.Scaled(1.5, 0.7),
-], ids=repr)  # fmt: skip
+], ids=["surrogate", "variance", "denoiser", "jacobian", "scaled", "one scale"])  # fmt: skip
 def test_as_json_data_and_back(kind):
     again = PosteriorCovariance.from_dict(json.loads(json.dumps(kind.to_dict())))
     assert repr(again) == repr(kind)
