@@ -224,7 +224,7 @@ def selection(quick: bool) -> str:
         side = int(n**0.5)
         network = nx.cycle_graph(n) if kind == "ring" else nx.grid_2d_graph(side, side)
         network = nx.convert_node_labels_to_integers(network)
-        # a random field on the graph, nearly singular: partial correlations of .31 on a ring of at most .5
+        # a Gaussian field; on a ring partial correlations of .31, of .5 at most
         degree = max(d for _, d in network.degree)
         field = np.linalg.inv(
             1.6 / 2 * degree * np.eye(n) - nx.to_numpy_array(network, nodelist=range(n)) * 0.5
