@@ -66,7 +66,7 @@ def digits(rows: int, columns: int, name: str, quick: bool = False) -> JointData
 def photographs(quick: bool) -> JointData:
     """Crops of 12 x 48 of the embedded photographs, cut into four windows; bands of every photograph are held out."""
     crops = {}
-    for split, count, seed in (("train", 700 if quick else 2800, 0), ("test", 140 if quick else 350, 1)):
+    for split, count, seed in (("train", 700 if quick else 2100, 0), ("test", 140 if quick else 280, 1)):
         generator = torch.Generator().manual_seed(seed)
         crops[split] = zoo.wide_crops((3, 12, 48), count, split, generator=generator, return_photos=True)
     split = Split(crops["train"][0], crops["test"][0], crops["test"][1], crops["train"][1])
@@ -85,7 +85,7 @@ def stereo(quick: bool) -> JointData:
     both = torch.stack([torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in pair])
     both = both.permute(0, 3, 1, 2).float() / 127.5 - 1  # (2, 3, H, W)
     parts = {}
-    for first, count in ((0, 600 if quick else 2000), (1, 160 if quick else 400)):
+    for first, count in ((0, 600 if quick else 1500), (1, 160 if quick else 320)):
         generator = torch.Generator().manual_seed(first)
         parts[first] = _stereo_crops(both, first, count, generator)
     split = Split(parts[0][0], parts[1][0], parts[1][1], parts[0][1])
