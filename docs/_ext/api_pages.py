@@ -51,11 +51,13 @@ def documented(package: ModuleType) -> Iterator[ModuleType]:
 
 
 def documented_packages(package: ModuleType) -> Iterator[ModuleType]:
-    """Packages inside a package, with what they export."""
+    """Packages inside a package that export what it does not."""
     for folder in map(Path, getattr(package, "__path__", [])):
         for path in sorted(folder.iterdir()):
             if path.is_dir() and (path / "__init__.py").exists():
-                yield importlib.import_module(f"{package.__name__}.{path.name}")
+                inner = importlib.import_module(f"{package.__name__}.{path.name}")
+                if not set(public_names(inner)) <= set(getattr(package, "__all__", [])):
+                    yield inner
 
 
 def summary(thing: Any) -> str:

@@ -65,8 +65,8 @@ def compare_graphs(
     Parameters
     ----------
     by
-        "likelihood" (Eq. 18): log density of joint samples, `GraphScore`. "score" (Eq. 16): squared error of joint
-        denoising with frozen `denoisers` and the surrogate posterior covariance, `GraphLoss`; all candidates see the
+        "likelihood", log density of joint samples (Eq. 18, `GraphScore`), or "score", squared error of joint denoising
+        with frozen `denoisers` and the surrogate posterior covariance (Eq. 16, `GraphLoss`); all candidates see the
         same noise.
     denoisers, levels
         for "score", as for ``fit(method="score")``; the denoisers should not have been trained on `data`.

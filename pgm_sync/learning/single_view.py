@@ -43,8 +43,8 @@ def fit_single_view(
     Parameters
     ----------
     data
-        single windows ``(n, *shape)``, or ``{trajectory: (n_i, *shape)}``, which need not be joint: they are all alike.
-        All trajectories have one shape.
+        single windows, ``(n, *shape)`` or a dictionary of them by trajectory, which need not be joint, for they are
+        all alike. All trajectories have one shape.
     positions
         ``{trajectory: pixels}``, where each window begins along the axis; any distances.
     axis

@@ -123,9 +123,9 @@ class Scaled(PosteriorCovariance):
     base
         another posterior covariance, or a shorthand for one.
     scales
-        a positive number; ``(L,)``, one per level of `log_snr`; ``(L, r)``, one per level and coupled feature; or
-        ``{trajectory: one of those}``, trajectories that are not named keeping factor 1. Features are scaled on both
-        sides, ``S^{1/2} C S^{1/2}``.
+        a positive number; ``(L,)``, one per level of `log_snr`; ``(L, r)``, one per level and coupled feature; or a
+        dictionary of those by trajectory, in which trajectories that are not named keep factor 1. Features are scaled
+        on both sides, ``S^{1/2} C S^{1/2}``.
     log_snr
         ``(L,)`` increasing natural logarithms of the signal-to-noise ratio. Between them the logarithm of a factor is
         linear in log snr, outside it is constant.
