@@ -138,6 +138,18 @@ def add_fields(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
         lines.append("")
 
 
+def end_parameters(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Two empty lines before prose that follows parameters: napoleon takes it for more parameters otherwise."""
+    if "----------" not in lines:
+        return
+    start = lines.index("----------") + 1
+    for k in range(start, len(lines) - 1):
+        text, following = lines[k + 1], lines[k + 2] if k + 2 < len(lines) else ""
+        if not lines[k] and text and not text[0].isspace() and not following.startswith((" ", "---")):
+            lines.insert(k, "")
+            return
+
+
 def skip_aliases(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
     """Without the "Alias for field number 0" of named tuples."""
     return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
@@ -146,6 +158,7 @@ def skip_aliases(app: Sphinx, what: str, name: str, thing: Any, skip: bool, opti
 def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")  # whose events these are
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", end_parameters, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", add_fields)
     app.connect("autodoc-skip-member", skip_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
