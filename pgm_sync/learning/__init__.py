@@ -1,6 +1,9 @@
 """Learning potentials, and graphs, from data."""
 
-from .bayesian import BayesianFit, CredibleCorrelation, Diagnostics, PredictiveCheck, fit_bayesian
+from .bayesian.diagnostics import Diagnostics
+from .bayesian.fit import fit_bayesian
+from .bayesian.posterior import BayesianFit, CredibleCorrelation
+from .bayesian.predictive import PredictiveCheck
 from .calibration import Calibration, calibrate
 from .comparison import GraphLoss, GraphScore, compare_graphs
 from .fit import fit

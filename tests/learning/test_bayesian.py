@@ -193,6 +193,7 @@ def test_one_pair_against_numerical_integration(inference):
         assert abs(share - level) < 4 * math.sqrt(level * (1 - level) / size) + slack
 
 
+@pytest.mark.slow
 def test_scales_against_numerical_integration():
     """The pair again, its two scales integrated out on a grid under their Gamma priors."""
     data = pair(12, 0.5, seed=3)
