@@ -35,8 +35,8 @@ graph.add_factor("seam", ["left", "right"], ps.JointGaussian())
 # log-likelihood per sample of the Gaussian model, with the edge and without.
 
 fitted = ps.fit(graph, halves(train))
-for key in ["heldout_log_likelihood", "heldout_log_likelihood_independent"]:
-    print(f"{key}: {fitted.graph['fit'][key]:.2f}")
+record = ps.Fit.of(fitted)
+print(f"with the edge {record.heldout:.2f}, without {record.details['heldout_independent']:.2f}")
 
 # %%
 # The strongest correlations between matching pixels. (All pairs of pixels count for the mutual
