@@ -242,9 +242,7 @@ class JointDenoiser:
         guard = Guard()
         if self._floored:
             joint, raised = self._solve_floored(own, evidence)
-            by_node = {} if self.noise is None else {name: part.item() for name, part in capped.items()}
-            share = (raised.item() + sum(by_node.values())) / (1 + len(by_node))
-            guard = Guard("joint", by_node)
+            share, guard = raised.item(), Guard("joint")
         else:
             assert self._plan is not None
             posterior = infer(self._plan, evidence)
@@ -305,12 +303,11 @@ class JointDenoiser:
             if scale is not None:
                 root = scale.sqrt()
                 covariance = root[..., :, None] * covariance * root if scale.ndim else scale * covariance
-            widest = torch.inf if self._floored and self.noise is None else 1.0
+            widest = torch.inf if self._floored else 1.0
             known = self._priors.get(name)
-            if known is not None and self.noise is not None:
-                # snr (R^{-1} - I) of Eq. 5' is negative along the largest eigenvalue of R, and Eq. 8 must pay for it:
-                # with C_i^{-1} >= Sigma_ii^{-1} + snr (1 - 1 / max) again Lambda >= Sigma^{-1}. The floor alone would
-                # leave a residual that grows with snr over a precision that does not.
+            if known is not None and self.noise is not None and not self._floored:
+                # snr (R^{-1} - I) of Eq. 5' is negative along the largest eigenvalue of R, which Eq. 8 must pay for:
+                # with C_i^{-1} >= Sigma_ii^{-1} + snr (1 - 1 / max) again Lambda >= Sigma^{-1}
                 share = level.snr * (1 - 1 / self._largest_noise)
                 known = known + share * torch.eye(len(known), dtype=known.dtype, device=known.device)
             precision, capped[name] = guarded_precision(covariance, known, widest)
