@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..errors import ParameterError, UnknownNameError, UnsupportedError
+from ..errors import ParameterError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..maps import LinearMap
 from ..score import find_carriers
-from .estimate import Estimate, bootstrap, crossvalidated, estimate_model
+from .denoised import denoiser_of_each
+from .estimate import bootstrap, crossvalidated, estimate_model
 from .estimate import folds as make_folds
 from .problem import Problem, contents, features, group_labels, pose
-from .score_matching import default_levels
+from .score_matching import default_levels, joint_gain, own_precisions
 from .shrinkage import Shrinkage
 
 CRITERIA = ("likelihood", "score")
@@ -139,11 +140,7 @@ def _by_score(
             "by='score' is for trajectories that do not share a canvas; use by='likelihood'"
         )
     whole = contents(first, data)
-    own = denoisers if isinstance(denoisers, Mapping) else dict.fromkeys(whole, denoisers)
-    for name in whole:
-        if name not in own:
-            raise UnknownNameError(f"no denoiser for {name!r}; denoisers has {list(own)}", name=name)
-    denoised = _denoised(whole, own, first.reduction.features, levels, seed)  # (L, n, P)
+    denoised = _denoised(whole, denoiser_of_each(denoisers, whole), first.reduction.features, levels, seed)  # (L, n, P)
     alone = (denoised - clean).square().sum(-1)  # (L, n)
     scale = alone.mean(1)
     losses = {}
@@ -155,8 +152,10 @@ def _by_score(
             model = estimate_model(
                 samples[~part], shrinkage, problem.network, problem.blocks, labels[~part], seed
             )
+            own = own_precisions(model.precision, problem.blocks.values())
             for k, level in enumerate(levels):
-                joint = _joint(model, problem.blocks, float(level.snr), denoised[k][part][:, order])
+                gain = joint_gain(model.precision, own, float(level.snr))
+                joint = model.mean + (denoised[k][part][:, order] - model.mean) @ gain.mT
                 loss[part] += (joint - samples[part]).square().sum(1) / scale[k] / len(levels)
         losses[name] = loss
     best = losses[min(losses, key=lambda name: losses[name].mean().item())]
@@ -171,16 +170,6 @@ def _by_score(
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: row.loss)
-
-
-def _joint(model: Estimate, blocks: Mapping[Name, Tensor], snr: float, denoised: Tensor) -> Tensor:
-    """Joint denoised features from the denoisers' own ``(n, P)``, with the surrogate covariance (Eq. 8)."""
-    covariance = torch.linalg.inv(model.precision)
-    own = torch.zeros_like(covariance)
-    for rows in blocks.values():
-        own[rows[:, None], rows] = torch.linalg.inv(covariance[rows[:, None], rows])
-    noise = snr * torch.eye(len(own), dtype=own.dtype)
-    return model.mean + (denoised - model.mean) @ torch.linalg.solve(model.precision + noise, own + noise).mT
 
 
 def _denoised(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ..graph.serialization import write_atomically
 from ..levels import NoiseLevel
 from ..score import Carriers, JointDenoiser
 from ..score.noise import correlate
-from .problem import FEWEST, as_samples
+from .problem import FEWEST, as_samples, cut_views
 
 
 class Denoised(NamedTuple):
@@ -47,21 +47,26 @@ def carried_contents(graph: FactorGraph, data: Mapping[Name, Any], carriers: Car
         raise BatchError(
             f"all nodes need the same number of joint samples, at least {FEWEST}, got {counts}", counts=counts
         )
-    views = {name: x for name, x in given.items() if name in graph.trajectories}
-    if missing := [
-        name for name in graph.trajectories
-        if name not in given and carriers.carriers[carriers.views[name].carrier].name not in given
-    ]:  # fmt: skip
-        raise UnknownNameError(f"no data for {missing[0]!r}", name=missing[0])
-    whole = {name: x for name, x in given.items() if name in [c.name for c in carriers.carriers]}
+    shown = cut_views(carriers, given)
     for name in graph.trajectories:
-        if name not in views:
-            view = carriers.views[name]
-            canvas = whole[carriers.carriers[view.carrier].name]
-            assert view.index is not None  # else the trajectory carries itself
-            views[name] = canvas.flatten(1)[:, view.index].reshape(-1, *graph.shape(name))
-    gathered = carriers.gather(views)
-    return [whole.get(c.name, own) for c, own in zip(carriers.carriers, gathered, strict=True)]
+        if name not in shown:
+            raise UnknownNameError(f"no data for {name!r}", name=name)
+    gathered = carriers.gather({name: shown[name] for name in graph.trajectories})
+    return [given.get(c.name, own) for c, own in zip(carriers.carriers, gathered, strict=True)]
+
+
+def denoiser_of_each(
+    denoisers: Mapping[Name, Denoiser] | Denoiser, names: Iterable[Name]
+) -> dict[Name, Denoiser]:
+    """By trajectory, where one may stand for all. Raises UnknownNameError for a trajectory without one."""
+    if not isinstance(denoisers, Mapping):
+        return dict.fromkeys(names, denoisers)
+    chosen = {}
+    for name in names:
+        if name not in denoisers:
+            raise UnknownNameError(f"no denoiser for {name!r}; denoisers has {list(denoisers)}", name=name)
+        chosen[name] = denoisers[name]
+    return chosen
 
 
 @torch.no_grad()
@@ -83,12 +88,9 @@ def denoise_all(
     finished. Raises UnknownNameError, UnsupportedError, NotFiniteError.
     """
     names, count = joint.graph.trajectories, len(clean[0])
-    own = denoisers if isinstance(denoisers, Mapping) else dict.fromkeys(names, denoisers)
-    asked = {}
+    own = denoiser_of_each(denoisers, names)
+    asked = dict(own)
     for name in names:
-        if name not in own:
-            raise UnknownNameError(f"no denoiser for {name!r}; denoisers has {list(own)}", name=name)
-        asked[name] = own[name]
         if name in joint.needs_covariance:
             asked[name] = joint.posterior_covariance.denoiser(own[name])
             if not asked[name].has_covariance:

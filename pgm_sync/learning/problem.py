@@ -13,8 +13,9 @@ from torch import Tensor
 from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError, UnsupportedError
 from ..gaussian import require_finite
 from ..graph.factor_graph import FactorGraph, Name
+from ..maps import Shape
 from ..potentials import JointGaussian, Potential
-from ..score import Reduction, find_carriers, reduce
+from ..score import Carriers, Reduction, find_carriers, reduce
 
 FEWEST = 2  # samples
 
@@ -91,19 +92,24 @@ def contents(
         raise BatchError(f"all nodes need the same number of joint samples, got {counts}", counts=counts)
     if next(iter(counts.values())) < FEWEST:
         raise BatchError(f"a covariance needs at least {FEWEST} samples, got {counts}", counts=counts)
-    carriers = find_carriers(graph)
-    out = {}
-    for name in problem.blocks if nodes is None else nodes:
-        if name in given:
-            out[name] = given[name]
-            continue
-        canvas = carriers.carriers[carriers.views[name].carrier].name if name in carriers.views else None
-        if canvas not in given:
+    shown = cut_views(find_carriers(graph), given)
+    names = problem.blocks if nodes is None else nodes
+    for name in names:
+        if name not in shown:
             joined = next(f for f in problem.factors if name in graph.scope(f))
             raise UnknownNameError(f"no data for {name!r}, which factor {joined!r} joins", name=name)
-        index = carriers.views[name].index
-        out[name] = given[canvas].flatten(1)[:, index].reshape(-1, *graph.shape(name))
-    return out
+    return {name: shown[name] for name in names}
+
+
+def cut_views(carriers: Carriers, given: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
+    """What is given, and the views of canvases that are: samples ``(n, *shape)``."""
+    states = [given.get(carrier.name) for carrier in carriers.carriers]
+    cut = {
+        name: carriers.view(states, name)  # type: ignore[arg-type]  # of those that are there
+        for name, view in carriers.views.items()
+        if name not in given and states[view.carrier] is not None
+    }
+    return {**given, **cut}
 
 
 def as_samples(graph: FactorGraph, name: Name, value: Any) -> Tensor:
@@ -115,7 +121,12 @@ def as_samples(graph: FactorGraph, name: Name, value: Any) -> Tensor:
         raise UnknownNameError(
             f"data for {name!r}, which is no trajectory or variable of the graph", name=name
         )
-    samples, shape = torch.as_tensor(value).detach().cpu(), graph.shape(name)
+    return checked_samples(name, value, graph.shape(name))
+
+
+def checked_samples(name: Name, value: Any, shape: Shape) -> Tensor:
+    """Samples ``(n, *shape)`` on the CPU. Raises ShapeError, NotFiniteError."""
+    samples = torch.as_tensor(value).detach().cpu()
     if tuple(samples.shape[1:]) != shape:
         raise ShapeError(
             f"data for {name!r} has shape {tuple(samples.shape)}, expected (n, {', '.join(map(str, shape))})",

@@ -11,7 +11,7 @@ gathered once, from any number of samples, and the optimisation never sees a den
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +24,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..denoisers import Denoiser
-from ..errors import ParameterError, UnknownNameError, UnsupportedError
+from ..errors import ParameterError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..maps import LinearMap
 from ..score import PosteriorCovariance, find_carriers, reduce
 from .calibration import calibrate
+from .denoised import denoiser_of_each
 from .moments import estimate_model, fit_moments
 from .problem import contents, features, pose, split
 from .problem import potentials as as_potentials
@@ -219,11 +220,7 @@ def denoised_moments(
 
     Raises UnknownNameError for a trajectory without a denoiser.
     """
-    names = list(features)
-    own = denoisers if isinstance(denoisers, Mapping) else dict.fromkeys(names, denoisers)
-    for name in names:
-        if name not in own:
-            raise UnknownNameError(f"no denoiser for {name!r}; denoisers has {list(own)}", name=name)
+    own = denoiser_of_each(denoisers, features)
     count = len(next(iter(data.values())))
     found = []
     with torch.no_grad():
@@ -232,7 +229,7 @@ def denoised_moments(
             cross, denoised, clean = torch.zeros(size, size).double(), torch.zeros(size, size).double(), 0.0
             for start in range(0, count, chunk):
                 parts = []
-                for name in names:
+                for name in features:
                     x = data[name][start : start + chunk]
                     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
                     m = own[name].denoise(level.alpha * x + level.sigma * noise, level)
@@ -247,19 +244,30 @@ def denoised_moments(
 
 def joint_loss(precision: Tensor, blocks: Sequence[Tensor], moments: Sequence[Moments]) -> Tensor:
     """Eq. 16 over the levels, each relative to what the denoisers reach by themselves."""
+    own = own_precisions(precision, blocks)
+    total = precision.new_zeros(())
+    for part in moments:
+        gain = joint_gain(precision, own, part.snr)
+        error = part.clean - 2 * (gain * part.cross).sum() + (gain @ part.denoised * gain).sum()
+        alone = part.clean - 2 * part.cross.trace() + part.denoised.trace()
+        total = total + error / alone
+    return total / len(moments)
+
+
+def own_precisions(precision: Tensor, blocks: Iterable[Tensor]) -> Tensor:
+    """``blockdiag(Sigma_ii^{-1})``, ``(P, P)``, of a joint model."""
     covariance = torch.linalg.inv(precision)
     own = torch.zeros_like(precision)
     for rows in blocks:
         inverse = torch.linalg.inv(covariance[rows[:, None], rows])
         own = own.index_put((rows[:, None].expand_as(inverse), rows.expand_as(inverse)), inverse)
-    eye = torch.eye(len(precision), dtype=precision.dtype)
-    total = precision.new_zeros(())
-    for part in moments:
-        gain = torch.linalg.solve(precision + part.snr * eye, own + part.snr * eye)
-        error = part.clean - 2 * (gain * part.cross).sum() + (gain @ part.denoised * gain).sum()
-        alone = part.clean - 2 * part.cross.trace() + part.denoised.trace()
-        total = total + error / alone
-    return total / len(moments)
+    return own
+
+
+def joint_gain(precision: Tensor, own: Tensor, snr: float) -> Tensor:
+    """``(Lambda + snr)^{-1} (B + snr)``, ``(P, P)``: from denoised features to joint ones, about the mean (Eq. 8)."""
+    noise = snr * torch.eye(len(precision), dtype=precision.dtype)
+    return torch.linalg.solve(precision + noise, own + noise)
 
 
 def fit_precision(

@@ -18,10 +18,9 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError
-from ..gaussian import require_finite
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
-from .problem import FEWEST, pose, potentials
+from .problem import FEWEST, checked_samples, pose, potentials
 from .record import Fit, fingerprint
 from .selection import select_covariance
 from .symmetry import Tie, bind_ties, describe_ties
@@ -177,16 +176,7 @@ def single_views(data: Any, shapes: Mapping[Name, tuple[int, ...]]) -> Tensor:
     for name, value in data.items() if isinstance(data, Mapping) else [("the views", data)]:
         if isinstance(data, Mapping) and name not in shapes:
             raise UnknownNameError(f"data for {name!r}, which no factor to fit joins", name=name)
-        tensor = torch.as_tensor(value)
-        if tuple(tensor.shape[1:]) != shape:
-            raise ShapeError(
-                f"data for {name!r} has shape {tuple(tensor.shape)}, expected (n, {', '.join(map(str, shape))})",
-                name=name,
-                expected=shape,
-                got=tuple(tensor.shape),
-            )
-        require_finite(tensor, f"data for {name!r}")
-        parts.append(tensor.detach().cpu().double())
+        parts.append(checked_samples(name, value, shape).double())
     views = torch.cat(parts) if parts else torch.zeros(0, *shape)
     if len(views) < FEWEST:
         raise BatchError(f"{len(views)} single views; at least two needed")
