@@ -33,6 +33,15 @@ class Estimate(NamedTuple):
     intensity: float  # of shrinkage
     trace: list[float]  # of covariance selection
     details: dict[str, Any]  # for the record: how shrinkage was chosen, the certificate
+    seen: Tensor | None = None  # (O,) the features that data show; None: all
+
+    @property
+    def observed(self) -> tuple[Tensor, Tensor]:
+        """Mean and precision of what data show."""
+        if self.seen is None:
+            return self.mean, self.precision
+        covariance = torch.linalg.inv(self.precision)[self.seen[:, None], self.seen]
+        return self.mean[self.seen], torch.linalg.inv(covariance)
 
 
 class ShrunkMoments(NamedTuple):

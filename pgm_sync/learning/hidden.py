@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ConvergenceError
 from ..graph.factor_graph import Name
 from ..score import find_carriers
-from .estimate import shrunk_moments
+from .estimate import Estimate, shrunk_moments
 from .problem import Problem
 from .selection import select_covariance
 from .shrinkage import Shrinkage
@@ -27,22 +27,6 @@ class Completed(NamedTuple):
     trace: list[float]  # log likelihood per sample of the observed features, in nats, per iteration
 
 
-class HiddenModel(NamedTuple):
-    """A joint Gaussian of all features, hidden ones included, and how it was found."""
-
-    mean: Tensor  # (P,), 0 for hidden ones
-    precision: Tensor  # (P, P)
-    seen: Tensor  # (O,) the features that data show
-    intensity: float  # of shrinkage
-    trace: list[float]  # of expectation maximisation
-
-    @property
-    def observed(self) -> tuple[Tensor, Tensor]:
-        """Mean and precision of what is seen."""
-        covariance = torch.linalg.inv(self.precision)[self.seen[:, None], self.seen]
-        return self.mean[self.seen], torch.linalg.inv(covariance)
-
-
 def estimate_hidden(
     samples: Tensor,
     shrinkage: Shrinkage,
@@ -51,8 +35,11 @@ def estimate_hidden(
     hidden: Sequence[Name],
     labels: Tensor | None = None,
     seed: int = 0,
-) -> HiddenModel:
-    """The maximum-likelihood Gaussian under a graph from ``(n, O)`` features of all nodes but the `hidden` ones."""
+) -> Estimate:
+    """The maximum-likelihood Gaussian under a graph from ``(n, O)`` features of all nodes but the `hidden` ones.
+
+    Hidden features have mean 0; the trace is that of expectation maximisation.
+    """
     columns, start = {}, 0
     for name, rows in blocks.items():
         if name not in hidden:
@@ -63,7 +50,8 @@ def estimate_hidden(
     seen = torch.cat([blocks[name] for name in columns])
     mean = samples.new_zeros(sum(len(rows) for rows in blocks.values())).index_copy(0, seen, moments.mean)
     found = complete(moments.covariance, network, blocks, hidden)
-    return HiddenModel(mean, found.precision, seen, moments.intensity, found.trace)
+    details = {"estimator": "expectation maximisation", "hidden": [repr(name) for name in hidden]}
+    return Estimate(mean, found.precision, moments.intensity, found.trace, moments.details | details, seen)
 
 
 def unobserved(problem: Problem, data: Mapping[Name, Any]) -> list[Name]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import BatchError, ParameterError, UnsupportedError
 from ..graph.factor_graph import FactorGraph, Name
 from ..potentials import JointGaussian, Potential
-from .estimate import estimate_model, log_density, shrunk_moments
+from .estimate import Estimate, estimate_model, log_density, shrunk_moments
 from .hidden import estimate_hidden, unobserved
 from .problem import FEWEST, Problem, features, group_labels, pose, potentials, split
 from .record import Fit, fingerprint
@@ -119,41 +119,26 @@ def fit_moments(
     }
     if tied is not None:
         details["ties"] = describe_ties(ties)
+    if hidden and tied is not None:
+        raise UnsupportedError("ties of graphs with hidden variables without data are not supported", hidden=hidden)
+
+    def model(rows: Tensor | slice, network: nx.Graph) -> Estimate:
+        arguments = (samples[rows], shrinkage, network, problem.blocks)
+        if hidden:
+            return estimate_hidden(*arguments, hidden, labels[rows], seed)
+        return estimate_model(*arguments, labels[rows], seed, tied)
+
     score, trace = None, []
     if problem.partial:
         found, details["shrinkage_intensity"] = _pairwise(problem, samples, shrinkage, labels, seed)
         details["estimator"] = "pairwise"
-    elif hidden:
-        if tied is not None:
-            raise UnsupportedError("ties of graphs with hidden variables without data are not supported", hidden=hidden)
-        if len(test):
-            alone = nx.create_empty_copy(problem.network)
-            score, details["heldout_independent"] = (
-                log_density(samples[test], *model.observed).mean().item()
-                for model in (
-                    estimate_hidden(
-                        samples[train], shrinkage, network, problem.blocks, hidden, labels[train], seed
-                    )
-                    for network in (problem.network, alone)
-                )
-            )
-        model = estimate_hidden(samples, shrinkage, problem.network, problem.blocks, hidden, labels, seed)
-        found, trace = potentials(problem, model.mean, model.precision), model.trace
-        details |= {"estimator": "expectation maximisation", "hidden": [repr(name) for name in hidden]}
-        details |= {"shrinkage_intensity": model.intensity}
     else:
         if len(test):
-            alone = nx.create_empty_copy(problem.network)
             score, details["heldout_independent"] = (
-                log_density(samples[test], *model[:2]).mean().item()
-                for model in (
-                    estimate_model(
-                        samples[train], shrinkage, network, problem.blocks, labels[train], seed, tied
-                    )
-                    for network in (problem.network, alone)
-                )
+                log_density(samples[test], *model(train, network).observed).mean().item()
+                for network in (problem.network, nx.create_empty_copy(problem.network))
             )
-        estimate = estimate_model(samples, shrinkage, problem.network, problem.blocks, labels, seed, tied)
+        estimate = model(slice(None), problem.network)
         found, trace = potentials(problem, estimate.mean, estimate.precision), estimate.trace
         details |= {"estimator": "joint", "shrinkage_intensity": estimate.intensity} | estimate.details
     record = Fit(
@@ -161,7 +146,7 @@ def fit_moments(
         num_samples=n,
         features=samples.shape[1],
         data=fingerprint(samples),
-        num_groups=None if groups is None else len(group_labels(n, groups).unique()),
+        num_groups=None if groups is None else len(labels.unique()),
         objective=trace,
         heldout=score,
         heldout_samples=0 if score is None else len(test),
