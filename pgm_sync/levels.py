@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +29,16 @@ class NoiseLevel(NamedTuple):
     def snr(self) -> float | Tensor:
         """Signal-to-noise ratio alpha^2 / sigma^2, in (0, inf)."""
         return self.alpha**2 / self.sigma**2
+
+
+def variance_preserving(snr: float) -> NoiseLevel:
+    """The level with ``alpha**2 + sigma**2 = 1`` of a signal-to-noise ratio.
+
+    >>> level = variance_preserving(1.0)
+    >>> level.alpha == level.sigma == 0.5**0.5
+    True
+    """
+    return NoiseLevel(math.sqrt(snr / (1 + snr)), math.sqrt(1 / (1 + snr)))
 
 
 def expand(value: float | Tensor, like: Tensor, event_ndim: int) -> Tensor:

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
+from ..metrics import Z95
 from ..potentials import Correlation, JointGaussian
 from ..potentials.base import diagonal_blocks, sizes
 from ..tables import Table
-
-Z95 = 1.959963984540054
 
 
 class ModeCorrelation(NamedTuple):

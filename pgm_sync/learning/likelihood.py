@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..errors import NotFiniteError, ParameterError, ShapeError
-from ..levels import NoiseLevel
+from ..levels import NoiseLevel, variance_preserving
 from ..sampling import noise_level
 
 LOG_SNR = (
@@ -104,7 +104,7 @@ def denoiser_elbo(
 def default_levels(scale: float, count: int) -> list[NoiseLevel]:
     """Variance preserving levels, equally spaced in log snr."""
     snrs = (torch.linspace(*LOG_SNR, count, dtype=torch.float64).exp() / scale).tolist()
-    return [NoiseLevel(alpha=math.sqrt(snr / (1 + snr)), sigma=math.sqrt(1 / (1 + snr))) for snr in snrs]
+    return [variance_preserving(snr) for snr in snrs]
 
 
 def scheduler_levels(scheduler: Any, num_inference_steps: int) -> list[NoiseLevel]:

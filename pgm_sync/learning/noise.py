@@ -27,7 +27,7 @@ from ..errors import ParameterError, ShapeError, UnknownNameError, UnsupportedEr
 from ..gaussian import Gaussian, cholesky, require_finite
 from ..graph.factor_graph import FactorGraph, Name
 from ..inference import infer
-from ..levels import NoiseLevel
+from ..levels import NoiseLevel, variance_preserving
 from ..score import JointDenoiser, find_carriers
 from ..score.noise import correlate, own_gaussian
 
@@ -178,7 +178,7 @@ class _Reference:
         values = torch.linalg.eigvalsh(self.covariance)
         low, high = 1 / (RANGE * values[-1].item()), RANGE / values[0].item()
         snr = torch.logspace(math.log10(low), math.log10(high), LEVELS, dtype=torch.float64).tolist()
-        return [NoiseLevel(math.sqrt(s / (1 + s)), math.sqrt(1 / (1 + s))) for s in snr]
+        return [variance_preserving(s) for s in snr]
 
     def gap(
         self,

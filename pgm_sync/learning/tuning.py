@@ -24,6 +24,7 @@ from ..errors import CovarianceError, ImproperGraphError, ParameterError, Unknow
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..maps import element_index
+from ..metrics import Z95
 from ..potentials import Attraction, Correlation, Equality, Potential
 from ..sampling import sample
 from ..score import find_carriers
@@ -32,7 +33,6 @@ from .record import Fit, fingerprint
 
 RULES = ("match", "strongest", "elbo")
 PARAMETERS = ("strength", "weights")
-Z95 = 1.959963984540054
 REPLICATES = 64  # of the bootstrap behind standard errors of energy distances
 OWN = (
     "couple",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import pytest
 import torch
@@ -11,10 +10,11 @@ import torch
 import pgm_sync as ps
 from pgm_sync.learning import calibrate
 from pgm_sync.learning.scale_search import search_scale
+from pgm_sync.levels import variance_preserving
 
 COVARIANCE = torch.tensor([[1.0, 0.7], [0.7, 1.0]]).double()
 SNRS = (0.3, 0.6, 0.9, 4.0)  # below, no factor near one changes the loss by more than the samples' noise
-LEVELS = [ps.NoiseLevel(math.sqrt(s / (1 + s)), math.sqrt(1 / (1 + s))) for s in SNRS]
+LEVELS = [variance_preserving(s) for s in SNRS]
 
 
 class Misstated(ps.GaussianDenoiser):
