@@ -15,11 +15,10 @@ from ..errors import ParameterError, ShapeError, UnknownNameError
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..potentials.base import finite_number
-from ..spec import Spec
-from .schedule import Schedule, fitted, from_data, to_data
+from .schedule import Schedule, Setting, fitted
 
 
-class PosteriorCovariance(Spec):
+class PosteriorCovariance(Setting):
     """How `JointDenoiser` finds C_i, the covariance of a trajectory's clean features given its own noisy state."""
 
     asks: ClassVar[bool] = False  # whether denoisers are asked for a covariance, at the cost that they state
@@ -44,18 +43,6 @@ class PosteriorCovariance(Spec):
     def scale(self, name: Name, level: NoiseLevel) -> Tensor | None:
         """Factors on the variance, ``()`` or ``(r,)``, of each feature of a trajectory; None: as it is."""
         return None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON data; `from_dict` reads it."""
-        return to_data(self)
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> PosteriorCovariance:
-        """The inverse of `to_dict`. Raises SavedFileError, ParameterError."""
-        made = from_data(data)
-        if not isinstance(made, PosteriorCovariance):
-            raise ParameterError(f"{made!r} is no posterior covariance")
-        return made
 
 
 @dataclass(frozen=True, eq=False, repr=False)

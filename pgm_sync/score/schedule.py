@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from ..errors import ParameterError, SavedFileError, ShapeError
 from ..graph.factor_graph import FactorGraph
 from ..levels import NoiseLevel
 from ..spec import Spec, decode, encode, tensor_from_json, tensor_to_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 
 class Schedule(NamedTuple):
@@ -61,6 +64,22 @@ def from_data(data: Mapping[str, Any]) -> Spec:
         return decode(data["spec"], tensors)
     except (KeyError, TypeError, AttributeError) as error:
         raise SavedFileError(f"not a saved specification: {error!r}") from error
+
+
+class Setting(Spec):
+    """What depends on the noise level and can be saved by itself, as JSON data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data; `from_dict` reads it."""
+        return to_data(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`. Raises SavedFileError, ParameterError."""
+        made = from_data(data)
+        if not isinstance(made, cls):
+            raise ParameterError(f"{made!r} is no {cls.__name__}")
+        return made
 
 
 def fitted(graph: FactorGraph, what: str) -> Any:

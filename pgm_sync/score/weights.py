@@ -13,13 +13,12 @@ from ..errors import NotFiniteError, ParameterError, ShapeError, UnknownNameErro
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..maps import Shape
-from ..spec import Spec
 from .carriers import Carriers
-from .schedule import Schedule, fitted, from_data, to_data
+from .schedule import Schedule, Setting, fitted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CanvasWeights(Spec):
+class CanvasWeights(Setting):
     """``w_i = v_i exp(l_i) / sum_j v_j exp(l_j)`` at every site, v_i the graph's own weights, l_i the logits.
 
     Parameters
@@ -91,18 +90,6 @@ class CanvasWeights(Spec):
             name: share / totals[carriers.views[name].carrier][carriers.views[name].index]
             for name, share in shares.items()
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON data; `from_dict` reads it."""
-        return to_data(self)
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> CanvasWeights:
-        """The inverse of `to_dict`. Raises SavedFileError, ParameterError."""
-        made = from_data(data)
-        if not isinstance(made, CanvasWeights):
-            raise ParameterError(f"{made!r} is no CanvasWeights")
-        return made
 
 
 def as_canvas_weights(value: Any, graph: FactorGraph) -> CanvasWeights | None:
