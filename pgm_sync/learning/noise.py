@@ -28,8 +28,9 @@ from ..gaussian import Gaussian, cholesky, require_finite
 from ..graph.factor_graph import FactorGraph, Name
 from ..inference import infer
 from ..levels import NoiseLevel, variance_preserving
-from ..score import JointDenoiser, find_carriers
+from ..score import JointDenoiser, PosteriorCovariance, find_carriers
 from ..score.noise import correlate, own_gaussian
+from .denoised import denoiser_of_each
 
 CORRELATIONS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98)
 LEVELS = 33
@@ -61,7 +62,7 @@ def choose_noise_correlation(
     data: Mapping[Name, Tensor],
     *,
     correlations: Sequence[float] = CORRELATIONS,
-    posterior_covariance: str | float = "surrogate",
+    posterior_covariance: str | float | PosteriorCovariance = "surrogate",
     levels: Sequence[NoiseLevel] | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -91,8 +92,8 @@ def choose_noise_correlation(
     """
     if len(correlations) == 0:
         raise ParameterError("correlations is empty; give the strengths to try")
-    given = denoisers if isinstance(denoisers, Mapping) else dict.fromkeys(graph.trajectories, denoisers)
-    clean = _check(graph, given, data)
+    clean = _check(graph, data)
+    given = denoiser_of_each(denoisers, graph.trajectories)
     joints = [JointDenoiser(graph, posterior_covariance, c) for c in correlations]
     values = []
     for joint in tqdm(joints, desc="noise correlation", disable=not progress):
@@ -150,7 +151,8 @@ def _joint_means(
     denoised, covariances = {}, {}
     for name, x in noisy.items():
         if name in wanted:
-            denoised[name], covariances[name] = denoisers[name].posterior(x, level, None, wanted[name])
+            asked = joint.posterior_covariance.denoiser(denoisers[name])
+            denoised[name], covariances[name] = asked.posterior(x, level, None, wanted[name])
         else:
             denoised[name] = denoisers[name].denoise(x, level)
     return list(joint(noisy, denoised, level, covariances).mean.values())
@@ -223,9 +225,7 @@ def split(joint: JointDenoiser, values: Sequence[Tensor]) -> tuple[Tensor, Tenso
     return torch.cat(features, 1), torch.cat(rest, 1)
 
 
-def _check(
-    graph: FactorGraph, denoisers: Mapping[Name, Denoiser], data: Mapping[Name, Tensor]
-) -> list[Tensor]:  # (n, *shape) per trajectory, float64
+def _check(graph: FactorGraph, data: Mapping[Name, Tensor]) -> list[Tensor]:  # (n, *shape) each, float64
     if graph.hidden or find_carriers(graph).shared:
         raise UnsupportedError(
             "trajectories on a canvas share its noise, and hidden variables have none: noise_correlation is for "
@@ -233,9 +233,8 @@ def _check(
         )
     count, out = None, []
     for name in graph.trajectories:
-        for what, given in (("denoiser", denoisers), ("data", data)):
-            if name not in given:
-                raise UnknownNameError(f"no {what} for {name!r}; there are {list(given)}", name=name)
+        if name not in data:
+            raise UnknownNameError(f"no data for {name!r}; there are {list(data)}", name=name)
         value = torch.as_tensor(data[name])
         count = len(value) if count is None else count
         if tuple(value.shape) != (count, *graph.shape(name)) or count < 2:

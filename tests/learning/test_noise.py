@@ -118,6 +118,21 @@ def test_what_no_potential_couples_counts_too():
         assert bound == pytest.approx(-law.log_prob(x).mean().item(), abs=0.01)
 
 
+def test_denoisers_that_know_only_means_are_differentiated():
+    graph, denoisers = gaussian_pair()
+    torch.manual_seed(0)
+    x = halves(torch.distributions.MultivariateNormal(MEAN, MODEL).sample((20,)))
+
+    def mean_of(k):
+        return lambda noisy, alpha, sigma: denoisers[k].denoise(noisy, ps.NoiseLevel(alpha, sigma))
+
+    means = {k: ps.FunctionDenoiser(mean_of(k), (2,)) for k in (0, 1)}
+    options = {"correlations": (0.0, 0.6)}
+    told = ps.choose_noise_correlation(graph, denoisers, x, posterior_covariance="denoiser", **options)
+    derived = ps.choose_noise_correlation(graph, means, x, posterior_covariance="jacobian", **options)
+    assert derived.bounds == pytest.approx(told.bounds, abs=1e-6)
+
+
 def test_bad_input_is_named():
     graph, denoisers = gaussian_pair()
     x = halves(torch.randn(5, 4, dtype=torch.float64))
