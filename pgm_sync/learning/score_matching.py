@@ -31,10 +31,12 @@ from ..maps import LinearMap
 from ..score import PosteriorCovariance, find_carriers, reduce
 from .calibration import calibrate
 from .denoised import denoiser_of_each
-from .moments import estimate_model, fit_moments
-from .problem import contents, features, pose, split
+from .estimate import estimate_model
+from .moments import fit_moments
+from .problem import contents, features, group_labels, pose, split
 from .problem import potentials as as_potentials
 from .record import Fit, fingerprint
+from .shrinkage import Shrinkage
 
 REFUSED = 1e10  # loss of a precision that is not positive definite, so that a line search turns back
 
@@ -46,7 +48,7 @@ def fit_score(
     denoisers: Mapping[Name, Denoiser] | Denoiser | None = None,
     levels: Sequence[NoiseLevel] | None = None,
     iterations: int = 200,
-    shrinkage: str | float = "ledoit_wolf",
+    shrinkage: Shrinkage = "ledoit_wolf",
     heldout: float = 0.2,
     groups: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -136,7 +138,7 @@ def _fit_potentials(
     denoisers: Mapping[Name, Denoiser] | Denoiser,
     levels: list[NoiseLevel],
     iterations: int,
-    shrinkage: str | float,
+    shrinkage: Shrinkage,
     heldout: float,
     groups: Sequence[int] | Tensor | None,
     seed: int,
@@ -151,7 +153,8 @@ def _fit_potentials(
         )
     samples, clean = features(problem, data), contents(problem, data)
     train, test = split(len(samples), heldout, groups, seed)
-    start = estimate_model(samples[train], shrinkage, problem.network, problem.blocks)
+    labels = group_labels(len(samples), groups)[train]
+    start = estimate_model(samples[train], shrinkage, problem.network, problem.blocks, labels, seed)
     generator = torch.Generator().manual_seed(seed)
     seen, unseen = (
         denoised_moments(
