@@ -222,3 +222,10 @@ def require_finite(tensor: Tensor, what: str) -> None:
             count=int(bad.sum()),
             first=first,
         )
+
+
+def canonical_correlations(first: Tensor, cross: Tensor, second: Tensor) -> Tensor:
+    """Canonical correlations, descending; the blocks of a covariance are ``(*batch, r, r)``, ``(r, s)``, ``(s, s)``."""
+    left, right = torch.linalg.cholesky(first), torch.linalg.cholesky(second)
+    half = torch.linalg.solve_triangular(left, cross, upper=False)
+    return torch.linalg.svdvals(torch.linalg.solve_triangular(right, half.mT, upper=False))

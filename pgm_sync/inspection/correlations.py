@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..gaussian import canonical_correlations
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
 from ..metrics import Z95
@@ -125,13 +126,6 @@ def _pair_rows(
         ModeCorrelation(factor, scope[i], scope[j], label, r, *interval(r, n), -0.5 * math.log1p(-(r**2)))
         for label, r in zip(labels, rho, strict=True)
     ]
-
-
-def canonical_correlations(first: Tensor, cross: Tensor, second: Tensor) -> Tensor:
-    """Canonical correlations, descending, from the blocks of a covariance."""
-    left, right = torch.linalg.cholesky(first), torch.linalg.cholesky(second)
-    half = torch.linalg.solve_triangular(left, cross, upper=False)
-    return torch.linalg.svdvals(torch.linalg.solve_triangular(right, half.mT, upper=False))
 
 
 def interval(rho: float, n: int | None) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ParameterError
+from ...gaussian import canonical_correlations
 from ...graph.factor_graph import FactorGraph, Name
 from ..problem import Problem, potentials
 from ..record import Fit
@@ -185,9 +186,8 @@ class BayesianFit:
         if len(first) == len(second):
             scale = covariance.diagonal(dim1=-2, dim2=-1).rsqrt()
             return covariance[:, first, second] * scale[:, first] * scale[:, second]
-        left, right = (torch.linalg.cholesky(covariance[:, rows][:, :, rows]) for rows in (first, second))
-        half = torch.linalg.solve_triangular(left, covariance[:, first][:, :, second], upper=False)
-        return torch.linalg.svdvals(torch.linalg.solve_triangular(right, half.mT, upper=False))
+        blocks = ((first, first), (first, second), (second, second))
+        return canonical_correlations(*(covariance[:, a][:, :, b] for a, b in blocks))
 
     def _free(self, k: int) -> Tensor:
         modes = self.parts[k].rows.shape[0]
