@@ -8,13 +8,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from _real_data import JointData, Split
-from _self_consistent import Dense, joint_mean, sample_again
 from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from sklearn.covariance import ledoit_wolf_shrinkage
@@ -53,8 +53,7 @@ class Way(NamedTuple):
 
     graph: str  # of the fitted ones
     options: dict[str, object]
-    again: int = 0  # see _self_consistent
-    step: float = 1.0
+    tilt: ps.Tilt | None = None
 
 
 OWN = {"posterior_covariance": "denoiser"}
@@ -64,8 +63,9 @@ WAYS = {
     "moments, denoisers' C": Way("complete", OWN),
     "moments, denoisers' C, c = .7": Way("complete", OWN | {"noise_correlation": C}),
     "score, surrogate C": Way("score", {}),
-    "asked again": Way("again", {}, 1),
-    "asked again, c = .7": Way("again", {"noise_correlation": C}, 1),
+    "asked again": Way("again", {}, ps.Tilt()),
+    "asked again, c = .7": Way("again", {"noise_correlation": C}, ps.Tilt()),
+    "asked again, denoisers' C": Way("again", OWN, ps.Tilt(step=0.7)),
 }
 
 
@@ -235,7 +235,7 @@ def learn(data: JointData, split: Split, most: int, choices: Choices) -> Models:
             fitted = ps.fit(unfitted, {n: x[a] for n, x in cut.items()}, shrinkage=shrinkage, heldout=0)
             losses = [
                 (errors(test, together(data, fitted, before, Way("", {}, again))).mean(1) / base).mean().item()
-                for again in (0, 1)
+                for again in (None, ps.Tilt())
             ]
             found.append((losses, rank, shrinkage))
     (_, *again), (_, rank, shrinkage) = (min(found, key=lambda f, k=k: f[0][k]) for k in (1, 0))
@@ -265,8 +265,25 @@ def together(
     data: JointData, graph: ps.FactorGraph, denoisers: dict[str, Denoiser], way: Way
 ) -> Callable[[Tensor, ps.NoiseLevel], Tensor]:
     joint = ps.JointDenoiser(graph, **way.options)
-    dense = Dense.of(joint) if way.again else None
-    return lambda z, level: data.paste(joint_mean(joint, denoisers, data.cut(z), level, way.again, way.step, dense))
+
+    def ask(level: ps.NoiseLevel, noisy: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        means, covariances = {}, {}
+        for name, x in noisy.items():
+            if name in joint.needs_covariance:
+                means[name], covariances[name] = denoisers[name].posterior(x, level, None, joint.needs_covariance[name])
+            else:
+                means[name] = denoisers[name].denoise(x, level)
+        return means, covariances
+
+    def denoise(z: Tensor, level: ps.NoiseLevel) -> Tensor:
+        noisy = data.cut(z)
+        own, covariances = ask(level, noisy)
+        found = joint(noisy, own, level, covariances)
+        if way.tilt is not None:
+            found = way.tilt(joint, noisy, found, level, own, partial(ask, level))
+        return data.paste(found.mean)
+
+    return denoise
 
 
 def scheduler() -> DDIMScheduler:
@@ -278,10 +295,7 @@ def draw(data: JointData, models: Models, way: Way | None, n: int, seed: int) ->
     graph = models.graphs["complete" if way is None else way.graph]
     generator = torch.Generator().manual_seed(seed)
     white = {name: torch.randn(n, *graph.shape(name), generator=generator) for name in graph.trajectories}
-    if way is not None and way.again:
-        joint = ps.JointDenoiser(graph, **way.options)
-        return data.paste(sample_again(joint, models.denoisers, scheduler(), STEPS, white, way.again, way.step))
-    options = {"couple": False} if way is None else way.options
+    options = {"couple": False} if way is None else way.options | {"tilt": way.tilt}
     found = ps.sample(
         graph, models.denoisers, scheduler(), STEPS, n, seed, progress=False, initial_noise=white, **options
     )

@@ -40,7 +40,7 @@ def build(quick: bool) -> str:
     mixture = joint_mixture(fitted, denoisers)
     truth = mixture.sample(n, generator=torch.Generator().manual_seed(2))
 
-    def errors(kind: str, c: float) -> list[str]:
+    def errors(kind: str, c: float, tilt: ps.Tilt | None) -> list[str]:
         noise = noise_covariance(fitted, c)
         exact, root = NoisyMixture(mixture, noise), torch.linalg.cholesky(noise)
         field = ps.JointDenoiser(fitted, kind, c)
@@ -51,19 +51,26 @@ def build(quick: bool) -> str:
             white = torch.randn(truth.shape, generator=generator, dtype=torch.float64)
             x = level.alpha * truth + level.sigma * white @ root.T
             noisy = dict(enumerate(x.split(2, 1)))
-            seen = {k: denoisers[k].posterior(v, level, None, field.needs_covariance.get(k)) for k, v in noisy.items()}
-            means = field(
-                noisy, {k: p.mean for k, p in seen.items()}, level, {k: p.covariance for k, p in seen.items()}
-                if kind == "denoiser" else None,
-            ).mean  # fmt: skip
+            def ask(states: Any, level: ps.NoiseLevel = level) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+                wanted = field.needs_covariance
+                seen = {k: denoisers[k].posterior(v, level, None, wanted.get(k)) for k, v in states.items()}
+                return {k: p.mean for k, p in seen.items()}, {k: seen[k].covariance for k in wanted}
+
+            own_means, covariances = ask(noisy)
+            found = field(noisy, own_means, level, covariances)
+            if tilt is not None:
+                found = tilt(field, noisy, found, level, own_means, ask)
+            means = found.mean
             best = exact.denoise(x, level)
-            own = stacked([p.mean for p in seen.values()])
+            own = stacked(list(own_means.values()))
             error = (stacked([means[0], means[1]]) - best).square().sum()
             out.append(f"{error / (own - best).square().sum():.4f}")
         return out
 
     field = [["C", "c", *(f"sigma {s:g}" for s in SIGMAS)]]
-    field += [[kind, f"{c:g}", *errors(kind, c)] for c in (0.0, 0.6, 0.9) for kind in KINDS]
+    for c in (0.0, 0.6, 0.9):
+        field += [[kind, f"{c:g}", *errors(kind, c, None)] for kind in KINDS]
+        field += [[f"{kind}, asked again", f"{c:g}", *errors(kind, c, ps.Tilt())] for kind in KINDS[:2]]
 
     def match(x: Tensor) -> str:
         share = proportion(*joint.compatibility(x))

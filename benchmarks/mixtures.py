@@ -50,7 +50,11 @@ def runs(chosen: dict[str, float]) -> list[Run]:
             rows.append(Run(f"learned, {NAMES[kind]}, c = {c:g}{mark}", options))
     four = EVALUATIONS // 4
     best = {"posterior_covariance": "denoiser", "noise_correlation": chosen["denoiser"]}
-    langevin = ps.Langevin(3, 1.0)
+    langevin, half = ps.Langevin(3, 1.0), EVALUATIONS // 2
+    for kind in ("surrogate", "denoiser"):
+        for c in (0.0, 0.9):
+            options = {"posterior_covariance": kind, "noise_correlation": c, "tilt": ps.Tilt()}
+            rows.append(Run(f"asked again, {NAMES[kind]}, c = {c:g}", options, half))
     rows += [
         Run("  chosen c, 3 Langevin steps per level", {**best, "corrector": langevin}, four),
         Run("  chosen c, every level 4 times", {**best, "resample": ps.Resample(4)}, four),
@@ -150,7 +154,8 @@ def head(n: int) -> str:
 Contents of two numbers per trajectory: modes on the unit circle, spread {SPREAD}, each circle turned by {TURN}
 degrees against the last (not in NEGATIVE). Covariance learned from 5,000 joint contents, exact denoisers, {n}
 samples, DDIM, seed 0. {EVALUATIONS} evaluations of every denoiser per sample for every method: {EVALUATIONS} steps,
-or {few} with four evaluations each. c chosen by the likelihood bound on {HELDOUT} held-out contents.
+{EVALUATIONS // 2} when asked again, or {few} with four evaluations each. c chosen by the likelihood bound on
+{HELDOUT} held-out contents.
 Compatible: share of samples whose modes fit, Wilson's interval. Error of modes: total variation between the
 mode tables of samples and truth, mean over edges, bootstrap interval; that of perfect samples is in the last
 row. Energy distance of root-mean-square distances, 95 % interval. SyncSDE: the best of 1/lambda in

@@ -9,10 +9,12 @@ import sys
 from _real_data import digits
 from _real_joint import FEW, OWN, WAYS, Choices, Way, report
 
-AGAIN = {
-    "denoisers' C, asked again": Way("again", OWN, 1, 0.7),
+import pgm_sync as ps
+
+LOOP = {
+    "asked again 3 times, denoisers' C": Way("again", OWN, ps.Tilt(3, 0.7)),
     "loop of four, denoisers' C": Way("loop", OWN),
-    "loop of four, denoisers' C, asked again": Way("loop", OWN, 1, 0.7),
+    "loop of four, asked again, denoisers' C": Way("loop", OWN, ps.Tilt(1, 0.7)),
 }
 
 
@@ -22,7 +24,7 @@ def build(quick: bool) -> str:
         for rows, columns, name in ((1, 2, "digit halves"), (2, 2, "digit quadrants"))
     ]
     choices = FEW if quick else Choices(ranks=(8, 12, 24), shrinkages=(0.02, 0.1))
-    return report(data, WAYS | AGAIN, choices, quick, "--write" in sys.argv)
+    return report(data, WAYS | LOOP, choices, quick, "--write" in sys.argv)
 
 
 if __name__ == "__main__":

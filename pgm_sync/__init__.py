@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         JointDenoiser,
         Scaled,
         Surrogate,
+        Tilt,
         epsilon_from_denoised,
         score_from_denoised,
     )
@@ -135,6 +136,7 @@ __all__ = [
     "Stationary",
     "Surrogate",
     "Symmetry",
+    "Tilt",
     "canonical_features",
     "chain_graph",
     "choose_features",
@@ -187,8 +189,8 @@ _MODULES = {
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": "Langevin Resample SampleResult SamplingState sample sampling_steps",
     "score": (
-        "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate epsilon_from_denoised "
-        "score_from_denoised"
+        "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate Tilt "
+        "epsilon_from_denoised score_from_denoised"
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

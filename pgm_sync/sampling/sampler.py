@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
-from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance
+from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
 from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
@@ -103,6 +103,8 @@ def sample(
     resample
         going back up in noise and denoising again (`Resample`), off by default. Both take their noise, of covariance R,
         from the streams of the seeds, and both refuse multistep schedulers, whose steps depend on earlier states.
+    tilt
+        asks every denoiser again where the others say that its content lies (`Tilt`), off by default.
     conditions
         passed on to the denoisers: one for all, or ``{name: condition}``.
     initial_noise
@@ -156,6 +158,7 @@ def sampling_steps(
     couple: bool = True,
     corrector: Langevin | None = None,
     resample: Resample | None = None,
+    tilt: Tilt | None = None,
     canvas_weights: CanvasWeights | str | None = None,
     conditions: Any = None,
     initial_noise: Mapping[Name, Tensor] | None = None,
@@ -184,10 +187,14 @@ def sampling_steps(
         if not isinstance(value, kind):
             raise ParameterError(f"{option}={value!r} is not a {kind.__name__}", option=option)
         check_memoryless(scheduler, option)
+    if tilt is not None:
+        if not isinstance(tilt, Tilt):
+            raise ParameterError(f"tilt={tilt!r} is not a Tilt", option="tilt")
+        tilt.check(joint)
     noise = _NoiseSource(joint, seeds, torch.device(device), dtype)
     first = noise.draw() if initial_noise is None else noise.given(initial_noise)
     return _run(
-        joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, step_options
+        joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, tilt, step_options
     )
 
 
@@ -202,6 +209,7 @@ def _run(
     first: list[Tensor],
     corrector: Langevin | None,
     resample: Resample | None,
+    tilt: Tilt | None,
     step_options: dict[str, Any],
 ) -> Iterator[SamplingState]:
     carriers = joint.carriers
@@ -224,15 +232,14 @@ def _run(
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = _Clock(seconds)
-        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, clock)
+        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
                 joint_contents = look(states).result.carried
                 states = corrector.step(states, joint_contents, noise.draw(), look.level)
-                evaluations += 1
                 clock.lap("scheduler")
         seen = look(states)
-        evaluations += 1
+        evaluations += look.asked
         noise.next_step()
         after = []
         for k, (carrier, own, state) in enumerate(zip(carriers.carriers, schedulers, states, strict=True)):
@@ -282,10 +289,12 @@ class _Look:
         schedulers: list[Any],
         timestep: Any,
         step: int,
+        tilt: Tilt | None,
         clock: _Clock,
     ):
         self.joint, self.denoisers, self.conditions = joint, denoisers, conditions
-        self.schedulers, self.timestep, self.step, self.clock = schedulers, timestep, step, clock
+        self.schedulers, self.timestep, self.step, self.tilt, self.clock = schedulers, timestep, step, tilt, clock
+        self.asked = 0  # times that every denoiser was
         self.level = noise_level(schedulers[0], timestep)
         self.where = coordinates(schedulers[0], timestep)
         self.clip = clipping(schedulers[0]) or (lambda denoised: denoised)
@@ -295,6 +304,15 @@ class _Look:
             if hasattr(own, "scale_model_input"):
                 own.scale_model_input(state, self.timestep)  # some schedulers insist on the call
         noisy = {name: self.joint.carriers.view(states, name) for name in self.denoisers}
+        outputs, denoised, covariances = self._ask(noisy)
+        result = self.joint(noisy, denoised, self.level, covariances)
+        if self.tilt is not None:
+            result = self.tilt(self.joint, noisy, result, self.level, denoised, self._ask_again)
+        self.clock.lap("engine")
+        return _Seen(noisy, outputs, denoised, result)
+
+    def _ask(self, noisy: Mapping[Name, Tensor]) -> tuple[dict[Name, Tensor], dict[Name, Tensor], dict[Name, Tensor]]:
+        """Model outputs, denoised contents, and covariances where the joint denoiser wants them."""
         wanted = self.joint.needs_covariance
         outputs, denoised, covariances = {}, {}, {}
         for name, denoiser in self.denoisers.items():
@@ -305,10 +323,13 @@ class _Look:
             outputs[name], denoised[name] = output, self.clip(own_mean)
             if covariance is not None:
                 covariances[name] = covariance
+        self.asked += 1
         self.clock.lap("denoiser")
-        result = self.joint(noisy, denoised, self.level, covariances)
+        return outputs, denoised, covariances
+
+    def _ask_again(self, noisy: Mapping[Name, Tensor]) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
         self.clock.lap("engine")
-        return _Seen(noisy, outputs, denoised, result)
+        return self._ask(noisy)[1:]
 
 
 def _ask(

@@ -6,6 +6,7 @@ from .joint import Guard, JointDenoised, JointDenoiser, epsilon_from_denoised, s
 from .noise import FeatureNoise
 from .posterior import Annealed, FromDenoiser, Jacobian, PosteriorCovariance, Scaled, Surrogate
 from .reduction import Reduction, reduce
+from .tilt import Tilt
 from .weights import CanvasWeights
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Reduction",
     "Scaled",
     "Surrogate",
+    "Tilt",
     "View",
     "epsilon_from_denoised",
     "find_carriers",

@@ -47,6 +47,9 @@ class JointDenoised(NamedTuple):
     carried: list[Tensor]  # (batch, *shape) per carrier: the content to hand to the scheduler
     capped: float  # fraction of directions where Eq. 8 had to act
     guard: Guard = Guard()
+    # h = eta_c - K m per coupled trajectory, (batch, *features): what the others multiply its posterior with, to first
+    # order about the joint mean, is exp(h' u)
+    tilt: dict[Name, Tensor] = {}  # noqa: RUF012 (a NamedTuple's)
 
 
 class JointDenoiser:
@@ -158,6 +161,9 @@ class JointDenoiser:
         self.posterior_covariance.check(sizes)
         joint = self.posterior_covariance.guarded and sum(sizes.values()) <= LARGEST_JOINT and not graph.hidden
         joint = joint and all(own.known for own in self._own.values())
+        # Under correlated noise the residual of Eq. 6 grows with snr; over a floored precision, which does not, it
+        # would overshoot at low noise. There every node pays for the negative part of its term (see _evidence).
+        joint = joint and self.noise is None
         self._floored = joint
         if joint:
             zero = torch.zeros((), dtype=torch.float64)
@@ -198,18 +204,21 @@ class JointDenoiser:
         denoised: Mapping[Name, Tensor],
         level: NoiseLevel,
         covariances: Mapping[Name, Tensor] | None = None,
+        tilt: Mapping[Name, Tensor] | None = None,
     ) -> JointDenoised:
         """Correct `denoised` ``(batch, *shape)`` per trajectory, all at one noise level.
 
         `covariances` gives Cov[F x_0 | x_t], ``(batch, r, r)``, for every trajectory in `needs_covariance`. What no
-        potential couples comes back as the same tensor. Raises NotFiniteError, ImproperGraphError.
+        potential couples comes back as the same tensor. With `tilt`, ``(batch, *features)`` per coupled trajectory,
+        `denoised` and `covariances` are of posteriors times ``exp(h' u)`` already (`score.tilt`). Raises
+        NotFiniteError, ImproperGraphError.
         """
         mean = dict(denoised)
-        capped, guard = 0.0, Guard()
+        capped, guard, tilted = 0.0, Guard(), dict[Name, Tensor]()
         if self.couple and self._canvases:
             mean.update(self._on_canvas(noisy, denoised, level))
         elif self.couple and self._plan is not None:
-            corrections, capped, guard = self._correct(noisy, denoised, level, covariances or {})
+            corrections, capped, guard, tilted = self._correct(noisy, denoised, level, covariances or {}, tilt or {})
             mean.update({name: denoised[name] + delta for name, delta in corrections.items()})
         if self.carriers.shared:
             weights = None if self.canvas_weights is None else self.canvas_weights.at(level, self.carriers)
@@ -217,7 +226,7 @@ class JointDenoiser:
             mean = {name: self.carriers.view(carried, name) for name in mean}
         else:
             carried = [mean[carrier.name] for carrier in self.carriers.carriers]
-        return JointDenoised(mean, carried, capped, guard)
+        return JointDenoised(mean, carried, capped, guard, tilted)
 
     def _correct(
         self,
@@ -225,8 +234,9 @@ class JointDenoiser:
         denoised: Mapping[Name, Tensor],
         level: NoiseLevel,
         covariances: Mapping[Name, Tensor],
-    ) -> tuple[dict[Name, Tensor], float, Guard]:
-        """Eq. 5, 5' and 6 in features; the lifted corrections ``F' (u_joint - F m)``."""
+        tilt: Mapping[Name, Tensor],
+    ) -> tuple[dict[Name, Tensor], float, Guard, dict[Name, Tensor]]:
+        """Eq. 5, 5' and 6 in features; the lifted corrections ``F' (u_joint - F m)``, and the tilt that they imply."""
         features = self.reduction.features
         own = {name: f.apply(denoised[name]) for name, f in features.items()}
         seen = {name: f.apply(noisy[name]) for name, f in features.items()}
@@ -241,19 +251,22 @@ class JointDenoiser:
             evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level, states)
         guard = Guard()
         if self._floored:
-            joint, raised = self._solve_floored(own, evidence)
+            joint, raised, implied = self._solve_floored(own, evidence, tilt)
             share, guard = raised.item(), Guard("joint")
         else:
             assert self._plan is not None
-            posterior = infer(self._plan, evidence)
+            posterior = infer(self._plan, {**evidence, **{n: _tilted(evidence[n], h) for n, h in tilt.items()}})
             joint = {name: posterior.mean[name] for name in features}
+            # Eq. 6: eta_c - K m_joint = C^{-1} (m_joint - m) + h
+            implied = {name: _times(evidence[name], joint[name] - own[name]) for name in features}
+            implied = {name: h + tilt[name] if name in tilt else h for name, h in implied.items()}
             by_node = {name: fraction.item() for name, fraction in capped.items()}
             share = sum(by_node.values()) / len(by_node) if by_node else 0.0
             guard = Guard("nodes", by_node) if by_node else guard
         if annealed:
             joint = self._annealed(joint, own, means)
         corrections = {name: f.adjoint(joint[name] - own[name]) for name, f in features.items()}
-        return corrections, share, guard
+        return corrections, share, guard, {} if annealed else implied
 
     def _gaussian_mean(self, name: Name, seen: Tensor, level: NoiseLevel) -> Tensor:
         """``E[u | F x_t]`` under g_i alone, ``(batch, *features)``."""
@@ -305,7 +318,7 @@ class JointDenoiser:
                 covariance = root[..., :, None] * covariance * root if scale.ndim else scale * covariance
             widest = torch.inf if self._floored else 1.0
             known = self._priors.get(name)
-            if known is not None and self.noise is not None and not self._floored:
+            if known is not None and self.noise is not None:
                 # snr (R^{-1} - I) of Eq. 5' is negative along the largest eigenvalue of R, which Eq. 8 must pay for:
                 # with C_i^{-1} >= Sigma_ii^{-1} + snr (1 - 1 / max) again Lambda >= Sigma^{-1}
                 share = level.snr * (1 - 1 / self._largest_noise)
@@ -316,8 +329,8 @@ class JointDenoiser:
         return Gaussian(precision, eta, flat.new_zeros(()))
 
     def _solve_floored(
-        self, own: dict[Name, Tensor], evidence: dict[Name, Any]
-    ) -> tuple[dict[Name, Tensor], Tensor]:
+        self, own: dict[Name, Tensor], evidence: dict[Name, Any], tilt: Mapping[Name, Tensor]
+    ) -> tuple[dict[Name, Tensor], Tensor, dict[Name, Tensor]]:
         """Eq. 6 in residual form, ``m + Lambda^{-1} (eta - Lambda m)``, with a floor on Lambda's eigenvalues (Eq. 8).
 
         The residual form leaves m alone where nothing couples, whatever the floor does to Lambda.
@@ -325,10 +338,9 @@ class JointDenoiser:
         flat = torch.cat([value.flatten(1) for value in own.values()], 1)
         sizes = [value[0].numel() for value in own.values()]
         coupling, eta = self._coupling.precision.to(flat), self._coupling.eta.to(flat)
-        if NOISE_FACTOR in evidence:
-            extra = evidence[NOISE_FACTOR]
-            coupling, eta = coupling + extra.precision, eta + extra.eta
         residual = eta - flat @ coupling
+        if tilt:
+            residual = residual - torch.cat([tilt[name].flatten(1) for name in own], 1)
         blocks = [evidence[name].precision for name in own]
         batch = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks), (1,))
         precision = coupling.expand(*batch, -1, -1).clone()
@@ -337,8 +349,13 @@ class JointDenoiser:
             precision[:, start : start + size, start : start + size] += block
             start += size
         delta, raised = floored_solve(precision, residual, self._prior, FLOOR)
-        joint = (flat + delta).split(sizes, 1)
-        return {name: part.reshape(own[name].shape) for name, part in zip(own, joint, strict=True)}, raised
+        joint = flat + delta
+
+        def by_name(values: Tensor) -> dict[Name, Tensor]:
+            parts = values.split(sizes, 1)
+            return {name: part.reshape(own[name].shape) for name, part in zip(own, parts, strict=True)}
+
+        return by_name(joint), raised, by_name(eta - joint @ coupling)
 
     def _on_canvas(
         self, noisy: Mapping[Name, Tensor], denoised: Mapping[Name, Tensor], level: NoiseLevel
@@ -410,6 +427,22 @@ def canvas_priors(graph: FactorGraph, carriers: Carriers) -> dict[Name, NodeMarg
             )
         priors[name] = stated
     return priors
+
+
+def _tilted(evidence: Any, h: Tensor) -> Any:
+    """Evidence of a posterior that was multiplied with ``exp(h' u)``, without that factor."""
+    if isinstance(evidence, Gaussian):
+        return evidence._replace(eta=evidence.eta - h.flatten(1))
+    mean, precision = evidence
+    return mean - h / precision, precision
+
+
+def _times(evidence: Any, change: Tensor) -> Tensor:
+    """``C^{-1}`` of some evidence times a change of its mean, ``(batch, *features)``."""
+    if not isinstance(evidence, Gaussian):
+        return evidence[1] * change
+    flat = change.flatten(1)
+    return (evidence.precision @ flat.unsqueeze(-1)).squeeze(-1).reshape(change.shape)
 
 
 def _matrix(precision: Tensor) -> Tensor:

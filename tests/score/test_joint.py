@@ -16,7 +16,7 @@ from pgm_sync.errors import (
     UnsupportedError,
     WeightError,
 )
-from pgm_sync.score import find_carriers, reduce
+from pgm_sync.score import NoisyMixture, find_carriers, joint_mixture, noise_covariance, reduce
 from pgm_sync.score.covariance import floored_solve, guarded_precision
 
 LEVELS = [ps.NoiseLevel(a, math.sqrt(1 - a * a)) for a in (0.01, 0.3, 0.8, 0.999)] + [ps.NoiseLevel(1.0, 7.0)]
@@ -134,9 +134,10 @@ def test_elementwise_correlation_at_image_size():
     assert torch.allclose(torch.stack([result.mean[0], result.mean[1]], -1), stacked @ gain.T, atol=1e-12)
 
 
-def test_the_node_wise_guard_holds_with_correlated_noise(monkeypatch):
+@pytest.mark.parametrize("largest", [0, 512])
+def test_the_node_wise_guard_holds_with_correlated_noise(monkeypatch, largest):
     """Posteriors as wide as their priors: snr (R^{-1} - I) is negative in places; Lambda >= Sigma^{-1} anyway."""
-    monkeypatch.setattr("pgm_sync.score.joint.LARGEST_JOINT", 0)
+    monkeypatch.setattr("pgm_sync.score.joint.LARGEST_JOINT", largest)
     model = torch.tensor([[1.0, 0.95], [0.95, 1.0]], dtype=torch.float64)
     graph = ps.chain_graph(2, (1,), ps.JointGaussian(None, model))
     joint = ps.JointDenoiser(graph, "denoiser", 0.9)
@@ -153,6 +154,28 @@ def test_the_node_wise_guard_holds_with_correlated_noise(monkeypatch):
     expected = torch.linalg.solve(precision, (share * x + x @ extra / level.alpha).T).T
     assert torch.allclose(torch.cat([result.mean[0], result.mean[1]], 1), expected, atol=1e-10)
     assert result.capped == 1
+
+
+def test_at_low_noise_correlated_noise_does_not_undo_what_the_denoisers_know():
+    """Error of Eq. 5' with the denoisers' C against the exact joint denoiser, in units of doing nothing."""
+    model = torch.tensor([[1.0, 0.95], [0.95, 1.0]], dtype=torch.float64)
+    graph = ps.chain_graph(2, (1,), ps.JointGaussian(None, model))
+    modes = ps.MixtureDenoiser([0.3, 0.4, 0.3], [[-1.2], [0.0], [1.2]], [[[0.02]]] * 3)
+    mixture = joint_mixture(graph, {0: modes, 1: modes})
+    exact = NoisyMixture(mixture, noise_covariance(graph, 0.98))
+    joint = ps.JointDenoiser(graph, "denoiser", 0.98)
+    generator = torch.Generator().manual_seed(0)
+    clean = mixture.sample(20_000, generator=generator)
+    for sigma in (0.02, 0.05):
+        level = ps.NoiseLevel(math.sqrt(1 - sigma**2), sigma)
+        white = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        x = level.alpha * clean + level.sigma * white @ exact.root.T
+        noisy = {0: x[:, :1], 1: x[:, 1:]}
+        seen = {k: modes.posterior(v, level, None, joint.needs_covariance[k]) for k, v in noisy.items()}
+        own = torch.cat([p.mean for p in seen.values()], 1)
+        means = joint(noisy, {k: p.mean for k, p in seen.items()}, level, {k: p.covariance for k, p in seen.items()})
+        got, best = torch.cat(list(means.mean.values()), 1), exact.denoise(x, level)
+        assert (got - best).square().sum() < (own - best).square().sum()
 
 
 def test_limits_of_the_coupling():
