@@ -38,7 +38,10 @@ from .problem import potentials as as_potentials
 from .record import Fit, fingerprint
 from .shrinkage import Shrinkage
 
-REFUSED = 1e10  # loss of a precision that is not positive definite, so that a line search turns back
+# Loss of a precision that is not positive definite, in units of the first one: enough for a line search to turn back,
+# and no more, because it interpolates, and a huge number would send it back to where it started.
+REFUSED = 2.0
+ANCHOR = 0.01  # weight of the fit by moments, in nats per feature
 
 
 def fit_score(
@@ -48,6 +51,7 @@ def fit_score(
     denoisers: Mapping[Name, Denoiser] | Denoiser | None = None,
     levels: Sequence[NoiseLevel] | None = None,
     iterations: int = 200,
+    anchor: float = ANCHOR,
     shrinkage: Shrinkage = "ledoit_wolf",
     heldout: float = 0.2,
     groups: Sequence[int] | Tensor | None = None,
@@ -79,6 +83,10 @@ def fit_score(
         noise levels; variance preserving ones if not given (`default_levels`).
     iterations
         of L-BFGS, at most; stopped early on the held-out share.
+    anchor
+        weight >= 0 of the divergence of the fit by moments from the potentials, in nats per feature, against the loss
+        (relative to that of uncoupled denoisers). Large: moments. It also bars the way to potentials that are not
+        normalisable, where the loss by itself may lead.
     data, shrinkage, heldout, groups
         as for `fit_moments`.
     potentials
@@ -94,7 +102,7 @@ def fit_score(
     levels = default_levels() if levels is None else list(levels)
     if potentials == "score":
         fitted = _fit_potentials(
-            graph, data, denoisers, levels, iterations, shrinkage, heldout, groups, seed, progress
+            graph, data, denoisers, levels, iterations, anchor, shrinkage, heldout, groups, seed, progress
         )
     elif potentials == "moments":
         fitted = fit_moments(graph, data, shrinkage=shrinkage, heldout=heldout, groups=groups, seed=seed)
@@ -138,6 +146,7 @@ def _fit_potentials(
     denoisers: Mapping[Name, Denoiser] | Denoiser,
     levels: list[NoiseLevel],
     iterations: int,
+    anchor: float,
     shrinkage: Shrinkage,
     heldout: float,
     groups: Sequence[int] | Tensor | None,
@@ -165,7 +174,7 @@ def _fit_potentials(
         else []
         for rows in (train, test)
     )  # fmt: skip
-    found = fit_precision(start.precision, problem.network, problem.blocks, seen, unseen, iterations)
+    found = fit_precision(start.precision, problem.network, problem.blocks, seen, unseen, iterations, anchor=anchor)
     record = Fit(
         method="score",
         num_samples=len(samples),
@@ -177,6 +186,7 @@ def _fit_potentials(
         seed=seed,
         details={
             "shrinkage_intensity": start.intensity,
+            "anchor": anchor,
             "levels": [[float(level.alpha), float(level.sigma)] for level in levels],
             "heldout_losses": found.heldout,
             "iteration": found.best,
@@ -281,12 +291,16 @@ def fit_precision(
     heldout: Sequence[Moments],
     iterations: int = 200,
     patience: int = 20,
+    anchor: float = ANCHOR,
 ) -> ScoreFit:
     """Minimise `joint_loss` over precisions with the zeros of a graph, from `start`; stop early on held-out samples.
 
-    L-BFGS on the free entries, scaled by the diagonal of `start`. Never leaves the positive definite matrices.
-    Raises ParameterError (iterations < 1).
+    L-BFGS on the free entries, scaled by the diagonal of `start`. Never leaves the positive definite matrices: the
+    divergence of `start`, ``anchor * KL / P``, is added to the loss, and grows without bound at their edge.
+    Raises ParameterError (iterations < 1, anchor < 0).
     """
+    if not anchor >= 0:
+        raise ParameterError(f"anchor={anchor} is negative", anchor=anchor)
     if iterations < 1:
         raise ParameterError(f"iterations={iterations} is not at least 1", iterations=iterations)
     size, rows = len(start), list(blocks.values())
@@ -307,10 +321,16 @@ def fit_precision(
         free_values = torch.from_numpy(values.copy()).requires_grad_()
         precision = unpack(free_values)
         if int(torch.linalg.cholesky_ex(precision.detach())[1]) > 0:
-            return REFUSED, np.zeros_like(values)
-        loss = joint_loss(precision, rows, train)
+            return REFUSED * losses[0], np.zeros_like(values)
+        loss = joint_loss(precision, rows, train) + anchor / size * divergence(precision)
         (gradient,) = torch.autograd.grad(loss, free_values)
         return loss.item(), gradient.numpy()
+
+    covariance, log_det = torch.linalg.inv(start), torch.logdet(start)
+
+    def divergence(precision: Tensor) -> Tensor:
+        """KL(N(0, start^{-1}) || N(0, precision^{-1})), ``()``, in nats."""
+        return 0.5 * ((precision * covariance).sum() - size - torch.logdet(precision) + log_det)
 
     def score(values: np.ndarray, moments: Sequence[Moments]) -> float:
         with torch.no_grad():
@@ -320,8 +340,10 @@ def fit_precision(
     losses, held = [score(first, train)], [score(first, heldout)] if heldout else []
     best = _Best((held or losses)[0], first, 0)
 
+    stopped = False
+
     def after(values: np.ndarray) -> None:
-        nonlocal best
+        nonlocal best, stopped
         losses.append(score(values, train))
         if heldout:
             held.append(score(values, heldout))
@@ -329,9 +351,17 @@ def fit_precision(
         if watched < best.loss:
             best = _Best(watched, values.copy(), len(losses) - 1)
         elif len(losses) - 1 - best.iteration >= patience:
+            stopped = True
             raise StopIteration  # as scipy wants it
 
-    minimize(objective, first, jac=True, method="L-BFGS-B", callback=after, options={"maxiter": iterations})
+    left, values = iterations, first
+    while left > 0 and not stopped:
+        options = {"maxiter": left}
+        done = minimize(objective, values, jac=True, method="L-BFGS-B", callback=after, options=options)
+        # A line search that ran into the edge of the positive definite matrices starts again without its history
+        if done.success or done.nit == 0:
+            break
+        left, values = left - done.nit, done.x
     return ScoreFit(unpack(best.values), losses, held, best.iteration)
 
 
