@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Permutation,
         Rotate,
         SparseMap,
+        Tokens,
     )
     from .potentials import (
         Attraction,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
         Potential,
         Quadratic,
     )
-    from .sampling import Langevin, Resample, SampleResult, SamplingState, sample, sampling_steps
+    from .sampling import Langevin, Resample, SampleResult, SamplingState, attach, sample, sampling_steps
     from .score import (
         Annealed,
         CanvasWeights,
@@ -137,6 +138,8 @@ __all__ = [
     "Surrogate",
     "Symmetry",
     "Tilt",
+    "Tokens",
+    "attach",
     "canonical_features",
     "chain_graph",
     "choose_features",
@@ -184,10 +187,10 @@ _MODULES = {
     "levels": "NoiseLevel",
     "maps": (
         "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "
-        "SparseMap"
+        "SparseMap Tokens"
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
-    "sampling": "Langevin Resample SampleResult SamplingState sample sampling_steps",
+    "sampling": "Langevin Resample SampleResult SamplingState attach sample sampling_steps",
     "score": (
         "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate Tilt "
         "epsilon_from_denoised score_from_denoised"

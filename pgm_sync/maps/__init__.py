@@ -2,7 +2,7 @@
 
 from .base import Composition, LinearMap, Shape, as_integers, as_shape
 from .features import DCT, ChannelMeans, FeatureMap, Features
-from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, as_mask, element_index
+from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, Tokens, as_mask, element_index
 from .sparse import SparseMap, is_sparse, sparse_entries
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Rotate",
     "Shape",
     "SparseMap",
+    "Tokens",
     "as_integers",
     "as_mask",
     "as_shape",

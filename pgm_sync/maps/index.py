@@ -178,6 +178,33 @@ class Permutation(IndexMap):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Tokens(IndexMap):
+    """``(C, H, W)`` as ``(H W / patch^2, C patch^2)``: a row per square patch, as Flux packs its latents.
+
+    Raises ShapeError, ParameterError.
+    """
+
+    in_shape: Shape
+    patch: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", as_shape(self.in_shape))
+        if not isinstance(self.patch, int) or self.patch < 1:
+            raise ParameterError(f"patch={self.patch!r} must be a positive integer", patch=self.patch)
+        if len(self.in_shape) != 3 or any(n % self.patch for n in self.in_shape[1:]):
+            raise ShapeError(
+                f"a content of shape {self.in_shape} is not (channels, height, width) in patches of {self.patch}",
+                shape=self.in_shape,
+            )
+
+    def _arrange(self, elements: Tensor) -> Tensor:
+        c, h, w = self.in_shape
+        p = self.patch
+        parts = elements.reshape(c, h // p, p, w // p, p).permute(1, 3, 0, 2, 4)
+        return parts.reshape(h * w // p**2, c * p**2)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask(IndexMap):
     """The elements where `mask` is true, as a flat vector. Raises ParameterError if there are none.
 

@@ -1,5 +1,6 @@
 """Sampling trajectories together through diffusers schedulers."""
 
+from .attach import Attachment, attach
 from .coordinates import Coordinates, coordinates, noise_level
 from .corrector import Langevin
 from .resampling import Resample
@@ -7,11 +8,13 @@ from .sampler import SampleResult, SamplingState, sample, sampling_steps
 from .step_noise import step_noise
 
 __all__ = [
+    "Attachment",
     "Coordinates",
     "Langevin",
     "Resample",
     "SampleResult",
     "SamplingState",
+    "attach",
     "coordinates",
     "noise_level",
     "sample",

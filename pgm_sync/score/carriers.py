@@ -67,6 +67,19 @@ class Carriers(NamedTuple):
             out[view.carrier] = flat.index_add(1, view.index.to(value.device), weighted)
         return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
 
+    def first(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
+        """One value per site of every carrier: that of the first trajectory that shows it. White noise stays white."""
+        out: dict[int, Tensor] = {}
+        for name in reversed(list(values)):
+            view, value = self.views[name], values[name]
+            if view.index is None:
+                out[view.carrier] = value
+                continue
+            size = torch.Size(self.carriers[view.carrier].shape).numel()
+            flat = out.get(view.carrier, value.new_zeros(len(value), size))
+            out[view.carrier] = flat.index_copy(1, view.index.to(value.device), value.flatten(1))
+        return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
+
     @property
     def shared(self) -> bool:
         """Whether any trajectory shows content that lives on a canvas."""

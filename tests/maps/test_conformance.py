@@ -20,6 +20,7 @@ from pgm_sync.maps import (
     Permutation,
     Rotate,
     SparseMap,
+    Tokens,
 )
 from pgm_sync.maps.base import Shape
 from pgm_sync.testing import MapTests
@@ -67,6 +68,11 @@ class TestFlipBothAxes(MapTests):
 class TestRotate(MapTests):
     def create(self):
         return Rotate((2, 3, 4))
+
+
+class TestTokens(MapTests):
+    def create(self):
+        return Tokens((2, 4, 6))
 
 
 class TestRotateBack(MapTests):
