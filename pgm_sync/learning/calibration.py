@@ -214,11 +214,11 @@ class _Objective:
             total = total + self._at(joint, k, rows)
         return total / len(self.cached)
 
-    def level_loss(self, k: int, covariance: PosteriorCovariance, rows: Tensor, chunk: int) -> float:
-        """The mean over the samples `rows` at level k, with the graph's own weights."""
+    def level_losses(self, k: int, covariance: PosteriorCovariance, rows: Tensor, chunk: int) -> Tensor:
+        """Of the samples `rows` at level k, with the graph's own weights, ``(n,)``."""
         joint = self.joint.with_settings(covariance, None)
         with torch.no_grad():
-            return torch.cat([self._at(joint, k, some) for some in rows.split(chunk)]).mean().item()
+            return torch.cat([self._at(joint, k, some) for some in rows.split(chunk)])
 
     def _at(self, joint: JointDenoiser, k: int, rows: Tensor) -> Tensor:
         part = self.cached[k]
@@ -303,10 +303,10 @@ def _searched(
     if not parameters.names:
         return parameters.start
 
-    def loss(k: int, log_scale: float, rows: Tensor) -> float:
-        return objective.level_loss(k, Scaled(parameters.base, math.exp(log_scale)), rows, chunk)
+    def losses(k: int, log_scale: float, rows: Tensor) -> Tensor:
+        return objective.level_losses(k, Scaled(parameters.base, math.exp(log_scale)), rows, chunk)
 
-    shared = search_scales(len(parameters.levels), loss, train, test)
+    shared = search_scales(len(parameters.levels), losses, train, test)
     scales = parameters.start[: len(parameters.names)]
     return [
         *(shared.reshape(-1, *(1,) * (value.ndim - 1)).expand_as(value).clone() for value in scales),

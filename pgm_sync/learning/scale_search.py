@@ -17,10 +17,13 @@ GRID = sorted((SPACING * k for k in range(-5, 4)), key=abs)  # of log scales; ti
 ACCURACY = 0.02  # of a log scale
 
 
-def search_scale(loss: Callable[[float], float], check: Callable[[float], float] | None = None) -> float:
+CERTAINTY = 2.0  # standard errors by which a scale has to be better on held-out samples
+
+
+def search_scale(loss: Callable[[float], float], check: Callable[[float], Tensor] | None = None) -> float:
     """The log scale that makes `loss` small: the best of a grid, then Brent's search between its neighbours.
 
-    0, a scale of one, where nothing is better, or where `check`, the loss on held-out samples, is not.
+    0, a scale of one, where nothing is better, or where `check`, the losses ``(n,)`` of held-out samples, cannot tell.
     """
     values = {x: loss(x) for x in GRID}
     best = min(values, key=lambda x: values[x])
@@ -29,19 +32,23 @@ def search_scale(loss: Callable[[float], float], check: Callable[[float], float]
         refined = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": ACCURACY})
         if refined.fun < values[best]:
             best = float(refined.x)
-    return 0.0 if check is not None and not check(best) < check(0.0) else best
+    if check is None or best == 0.0:
+        return best
+    gain = check(0.0) - check(best)  # paired
+    return best if gain.mean() > CERTAINTY * gain.std() / len(gain) ** 0.5 else 0.0
 
 
 def search_scales(
     levels: int,
-    loss: Callable[[int, float, Tensor], float],  # of a level, a log scale, and samples
+    losses: Callable[[int, float, Tensor], Tensor],  # of a level, a log scale, and samples, one each
     train: Tensor,
     test: Tensor,
 ) -> Tensor:
     """Log scales ``(levels,)``: `search_scale` on the samples `train`, checked on `test` if there are any."""
 
-    def at(k: int, rows: Tensor) -> Callable[[float], float]:
-        return lambda log_scale: loss(k, log_scale, rows)
+    def search(k: int) -> float:
+        check = (lambda x: losses(k, x, test)) if len(test) > 1 else None
+        return search_scale(lambda x: losses(k, x, train).mean().item(), check)
 
-    found = [search_scale(at(k, train), at(k, test) if len(test) else None) for k in range(levels)]
+    found = [search(k) for k in range(levels)]
     return torch.tensor(found, dtype=torch.float64)

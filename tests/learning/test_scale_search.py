@@ -62,5 +62,9 @@ def test_a_search_crosses_a_plateau():
 
     assert search_scale(loss) == pytest.approx(-1.3, abs=0.02)
     assert search_scale(lambda _: 1.0) == 0.0
-    assert search_scale(loss, check=lambda _: 1.0) == 0.0  # no better on held-out samples
+    held = torch.linspace(0, 1, 50)
+    assert search_scale(loss, check=lambda x: held) == 0.0  # no better on held-out samples
+    shift = torch.linspace(-1, 1.2, 50)  # better by .1 +- .09
+    assert search_scale(loss, check=lambda x: held - shift * (x != 0)) == 0.0
+    assert search_scale(loss, check=lambda x: held - (shift + 0.2) * (x != 0)) == pytest.approx(-1.3, abs=0.02)
     assert search_scale(lambda x: (x - 0.1) ** 2) == pytest.approx(0.1, abs=0.02)
