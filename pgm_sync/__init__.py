@@ -69,7 +69,17 @@ if TYPE_CHECKING:
         Potential,
         Quadratic,
     )
-    from .sampling import Langevin, Resample, SampleResult, SamplingState, attach, sample, sampling_steps
+    from .sampling import (
+        Langevin,
+        Resample,
+        SampleResult,
+        SamplingState,
+        attach,
+        decode_latents,
+        encode_images,
+        sample,
+        sampling_steps,
+    )
     from .score import (
         Annealed,
         CanvasWeights,
@@ -148,6 +158,8 @@ __all__ = [
     "compile",
     "complete_graph",
     "correlations",
+    "decode_latents",
+    "encode_images",
     "epsilon_from_denoised",
     "fit",
     "from_trajectory_graph",
@@ -190,7 +202,10 @@ _MODULES = {
         "SparseMap Tokens"
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
-    "sampling": "Langevin Resample SampleResult SamplingState attach sample sampling_steps",
+    "sampling": (
+        "Langevin Resample SampleResult SamplingState attach decode_latents encode_images sample "
+        "sampling_steps"
+    ),
     "score": (
         "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate Tilt "
         "epsilon_from_denoised score_from_denoised"

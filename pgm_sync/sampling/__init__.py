@@ -3,6 +3,7 @@
 from .attach import Attachment, attach
 from .coordinates import Coordinates, coordinates, noise_level
 from .corrector import Langevin
+from .latents import decode_latents, encode_images
 from .resampling import Resample
 from .sampler import SampleResult, SamplingState, sample, sampling_steps
 from .step_noise import step_noise
@@ -16,6 +17,8 @@ __all__ = [
     "SamplingState",
     "attach",
     "coordinates",
+    "decode_latents",
+    "encode_images",
     "noise_level",
     "sample",
     "sampling_steps",

@@ -134,6 +134,13 @@ class Attachment:
         white = {name: torch.randn(shape, generator=generator) for name in self.rows.names}
         return self.rows.join(self._follow(white)).to(dtype)
 
+    def samples(self, latents: Tensor) -> dict[Name, Tensor]:
+        """What a pipeline returned as latents, ``(k, *shape)`` per trajectory and per hidden canvas."""
+        contents = self.rows.split(latents)
+        carriers = self.joint.carriers
+        states = carriers.gather(contents)
+        return {name: contents.get(name, carriers.view(states, name)) for name in carriers.views}
+
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""
         for packed in (True, False):
