@@ -21,7 +21,7 @@ import pgm_sync as ps
 
 
 def region_graph(shape: tuple[int, int, int], masks: Mapping[str, Tensor]) -> ps.FactorGraph:
-    """One trajectory per region, all of them of the same latents; masks ``(height, width)`` >= 0, the weights of Eq. 10."""
+    """A trajectory per region, all of the same latents; masks ``(height, width)`` >= 0 are the weights of Eq. 10."""
     total = torch.stack(list(masks.values())).sum(0)
     graph = ps.FactorGraph()
     graph.add_variable("canvas", shape)
