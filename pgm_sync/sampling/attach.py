@@ -121,10 +121,7 @@ class Attachment:
 
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""
-        for packed in (True, False):
-            if self.rows.matches(noise.shape, packed):
-                return self.rows.join(follow(self.joint, self.rows.split(noise, packed)), packed)
-        return noise
+        return self.rows.mapped(noise, lambda white: follow(self.joint, white))
 
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
         """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
@@ -147,8 +144,8 @@ class Attachment:
             following = self.rows.split(result[0])
             self.on_step(
                 SamplingState(
-                    self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised, found.mean,
-                    following, found.capped, dict(self.seconds), self.steps, found.guard,
+                    self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised,
+                    found.mean, following, found.capped, dict(self.seconds), self.steps, found.guard,
                 )
             )  # fmt: skip
         return result
