@@ -220,7 +220,7 @@ class _Node:
 
     def hook(self, stack: ExitStack) -> None:
         """Put the hooked scheduler in the pipeline and switch its progress bar off, until `stack` closes."""
-        self.pipe.__dict__.pop("_num_timesteps", None)  # of an earlier call
+        vars(self.pipe).pop("_num_timesteps", None)  # of an earlier call
         _swap(stack, self.pipe, self.attribute, self.scheduler)
         if hasattr(self.pipe, "set_progress_bar_config"):
             before = getattr(self.pipe, "_progress_bar_config", {})
@@ -431,7 +431,7 @@ class _Run:
 
 def _expected(node: _Node) -> int | None:
     """How many steps a pipeline of diffusers says it will take; None of others."""
-    count = node.pipe.__dict__.get("_num_timesteps") if hasattr(node.pipe, "__dict__") else None
+    count = vars(node.pipe).get("_num_timesteps")
     return count if isinstance(count, int) and count > 0 else None
 
 
