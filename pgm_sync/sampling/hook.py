@@ -59,7 +59,9 @@ def read(scheduler: Any, call: inspect.BoundArguments) -> Reading:
     return Reading(where, level, timestep, output, sample, sample.to(denoised.dtype), denoised)
 
 
-def proceed(stock: Callable[..., Any], call: inspect.BoundArguments, reading: Reading, corrected: Tensor) -> Any:
+def proceed(
+    stock: Callable[..., Any], call: inspect.BoundArguments, reading: Reading, corrected: Tensor
+) -> Any:
     """The scheduler's own step with another output. What was corrected in float32 is stepped in it, and cast once."""
     if corrected is reading.output:
         return stock(*call.args, **call.kwargs)
@@ -173,4 +175,6 @@ def _cast(result: Any, wide: torch.dtype, narrow: torch.dtype) -> Any:
 
     if isinstance(result, tuple):
         return tuple(map(cast, result))
-    return dataclasses.replace(result, **{f.name: cast(getattr(result, f.name)) for f in dataclasses.fields(result)})
+    return dataclasses.replace(
+        result, **{f.name: cast(getattr(result, f.name)) for f in dataclasses.fields(result)}
+    )

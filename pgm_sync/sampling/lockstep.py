@@ -76,7 +76,9 @@ class LockstepResult(Mapping[Name, Any]):
     the steps of every trajectory, the number of joint denoisings, and of Eq. 8 what `SampleResult.info` has.
     """
 
-    def __init__(self, outputs: dict[Name, Any], timing: dict[str, Any], info: dict[str, Any], graph: FactorGraph):
+    def __init__(
+        self, outputs: dict[Name, Any], timing: dict[str, Any], info: dict[str, Any], graph: FactorGraph
+    ):
         self.outputs, self.timing, self.info, self.graph = outputs, timing, info, graph
 
     def __getitem__(self, name: Name) -> Any:
@@ -379,11 +381,17 @@ class _Run:
         self.guard = found.guard
         if self.on_step is not None:
             names = [node.name for node in moving]
-            self.on_step(LockstepState(step, names, levels, noisy, denoised, found.mean, found.capped, found.guard))
+            self.on_step(
+                LockstepState(step, names, levels, noisy, denoised, found.mean, found.capped, found.guard)
+            )
         return answers
 
     def _engine(
-        self, noisy: dict[Name, Tensor], denoised: dict[Name, Tensor], levels: dict[Name, NoiseLevel], step: int
+        self,
+        noisy: dict[Name, Tensor],
+        denoised: dict[Name, Tensor],
+        levels: dict[Name, NoiseLevel],
+        step: int,
     ) -> tuple[JointDenoised, dict[Name, Tensor], dict[Name, Tensor]]:
         """The joint denoiser on one device, in the widest dtype of all."""
         noisy, denoised = self._together(noisy), self._together(denoised)
@@ -456,20 +464,26 @@ def _rows(graph: FactorGraph, name: Name, layout: LinearMap | None) -> Rows:
 def _check_names(graph: FactorGraph, calls: Mapping[Name, Call], **others: Mapping[Name, Any]) -> None:
     """Raises UnknownNameError, ParameterError."""
     if not isinstance(calls, Mapping) or not calls:
-        raise ParameterError("calls is no dictionary {name: Call(pipe, ...)} with an entry for every trajectory")
+        raise ParameterError(
+            "calls is no dictionary {name: Call(pipe, ...)} with an entry for every trajectory"
+        )
     missing = [name for name in graph.trajectories if name not in calls]
     if missing:
-        raise UnknownNameError(f"calls: {missing[0]!r} is missing; every trajectory has a pipeline", name=missing[0])
+        raise UnknownNameError(
+            f"calls: {missing[0]!r} is missing; every trajectory has a pipeline", name=missing[0]
+        )
     for what, given in {"calls": calls, **others}.items():
         for name in given:
             if name not in graph.trajectories:
                 raise UnknownNameError(
-                    f"{what}: {name!r} is no trajectory of the graph, which has {listed(graph.trajectories)}", name=name
+                    f"{what}: {name!r} is no trajectory of the graph, which has {listed(graph.trajectories)}",
+                    name=name,
                 )
     for name, call in calls.items():
         if not isinstance(call, Call):
             raise ParameterError(
-                f"calls: that of {name!r} is a {type(call).__name__}; write Call(pipe, prompt=..., ...)", name=name
+                f"calls: that of {name!r} is a {type(call).__name__}; write Call(pipe, prompt=..., ...)",
+                name=name,
             )
 
 

@@ -142,7 +142,9 @@ def test_one_ratio_in_other_coordinates_is_one_level(posterior_covariance):
 def test_levels_that_do_not_fit_are_refused_by_name():
     graph, own, *_ = gaussian_pair()
     states, levels = noise_for(graph, 1), {"left": ps.NoiseLevel(0.6, 0.8), "right": ps.NoiseLevel(0.8, 0.6)}
-    with pytest.raises(UnsupportedError, match="'left' has a signal-to-noise ratio of 0.5625 and 'right' one of 1.778"):
+    with pytest.raises(
+        UnsupportedError, match="'left' has a signal-to-noise ratio of 0.5625 and 'right' one of 1.778"
+    ):
         JointDenoiser(graph, noise_correlation=0.5)(states, states, levels)
     with pytest.raises(UnknownNameError, match="'right' has none"):
         JointDenoiser(graph)(states, states, {"left": levels["left"]})
@@ -164,7 +166,8 @@ def test_lockstep_of_loops_is_sample(options):
         graph, own, ddim(), 8, 5, initial_noise=noise, dtype=torch.float64, progress=False, **options
     )
     white = noise
-    if options:  # sample correlates the noise that it is given; latents that a pipeline is given stay as they are
+    # sample correlates the noise that it is given; latents that a pipeline is given stay as they are
+    if options:
         white = ps.sampling.hook.follow(JointDenoiser(graph, **options), noise)
     pipes = {n: Loop(own[n], ddim()) for n in own}
     found = ps.synchronize(calls_of(pipes, white, 8), graph, progress=False, **options)
@@ -174,12 +177,17 @@ def test_lockstep_of_loops_is_sample(options):
     assert found.info["steps"] == {"left": 8, "right": 8}
 
 
-@pytest.mark.parametrize(("align", "counts"), [(None, {"left": 50, "right": 50}), ("level", {"left": 50, "right": 30})])
+@pytest.mark.parametrize(
+    ("align", "counts"), [(None, {"left": 50, "right": 50}), ("level", {"left": 50, "right": 30})]
+)
 def test_other_schedulers_sample_the_joint_gaussian(align, counts):
     """Oracle: the response to white noise of samplers that are linear in it is a root of the covariance."""
     graph, own, mean, joint = gaussian_pair()
     unit = torch.eye(5, dtype=torch.float64)
-    noise = {"left": torch.cat([0 * unit[:1, :3], unit[:, :3]]), "right": torch.cat([0 * unit[:1, 3:], unit[:, 3:]])}
+    noise = {
+        "left": torch.cat([0 * unit[:1, :3], unit[:, :3]]),
+        "right": torch.cat([0 * unit[:1, 3:], unit[:, 3:]]),
+    }
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0}
     errors = {}
     for couple in (True, False):
@@ -187,7 +195,9 @@ def test_other_schedulers_sample_the_joint_gaussian(align, counts):
             "left": Loop(own["left"], diffusers.DPMSolverMultistepScheduler()),
             "right": Loop(own["right"], diffusers.UniPCMultistepScheduler(**flow)),
         }
-        found = ps.synchronize(calls_of(pipes, noise, counts), graph, align=align, couple=couple, progress=False)
+        found = ps.synchronize(
+            calls_of(pipes, noise, counts), graph, align=align, couple=couple, progress=False
+        )
         assert found.info["steps"] == counts
         ends = torch.cat([found["left"], found["right"]], 1)
         response = ends[1:] - ends[0]
@@ -258,7 +268,9 @@ def test_noise_that_only_one_draws_is_refused_by_name():
     pipes, noise = {n: Loop(own[n], ddim()) for n in own}, noise_for(graph, 2)
     calls = calls_of(pipes, noise, 4)
     calls["left"].kwargs["eta"] = 1.0
-    with pytest.raises(UnsupportedError, match="'left' draws noise after 0 steps .* but 'right' is at its step 0"):
+    with pytest.raises(
+        UnsupportedError, match="'left' draws noise after 0 steps .* but 'right' is at its step 1"
+    ):
         ps.synchronize(calls, graph, noise_correlation=0.5, progress=False)
 
 
@@ -295,7 +307,9 @@ def test_a_failure_names_its_trajectory(step):
     def change(pipes, calls):
         pipes["right"].fails_at = step
 
-    with pytest.raises(PipelineError, match=f"of 'right' .* failed at its step {step}: RuntimeError: out") as e:
+    with pytest.raises(
+        PipelineError, match=f"of 'right' .* failed at its step {step}: RuntimeError: out"
+    ) as e:
         failing(change)
     assert isinstance(e.value.__cause__, RuntimeError)
     assert (e.value.name, e.value.step) == ("right", step)
@@ -313,7 +327,9 @@ def test_numbers_of_steps_that_differ_are_refused_by_name():
     def change(pipes, calls):
         calls["right"].kwargs["num_inference_steps"] = 3
 
-    with pytest.raises(StepCountError, match=r"'right' ended after 3 steps while 'left' is at its step 3; .*align="):
+    with pytest.raises(
+        StepCountError, match=r"'right' ended after 3 steps while 'left' is at its step 3; .*align="
+    ):
         failing(change)
 
 
@@ -376,7 +392,9 @@ def test_latents_that_do_not_fit_the_trajectories():
     graph, own, *_ = gaussian_pair()
     noise = noise_for(graph, 2)
     wrong = calls_of({n: Loop(own["left"], ddim()) for n in own}, {**noise, "right": noise["left"]}, 4)
-    with pytest.raises(ShapeError, match=r"pipeline of 'right' steps latents of shape \(2, 3\), its .* needs \(k, 2\)"):
+    with pytest.raises(
+        ShapeError, match=r"pipeline of 'right' steps latents of shape \(2, 3\), its .* needs \(k, 2\)"
+    ):
         ps.synchronize(wrong, graph, progress=False)
     fewer = calls_of({n: Loop(own[n], ddim()) for n in own}, {**noise, "left": noise["left"][:1]}, 4)
     with pytest.raises(BatchError, match="'left' has 1 rows and that of 'right' has 2"):
@@ -456,7 +474,9 @@ def test_a_scheduler_that_outlives_its_run_is_stock():
     calls = calls_of(pipes, noise, 4)
     ps.synchronize(calls, graph, on_step=lambda _: kept.append(pipes["left"].scheduler), progress=False)
     assert type(kept[0]).__name__ == "DDIMScheduler"
-    assert torch.equal(Loop(own["left"], kept[0])(4, noise["left"]), Loop(own["left"], ddim())(4, noise["left"]))
+    assert torch.equal(
+        Loop(own["left"], kept[0])(4, noise["left"]), Loop(own["left"], ddim())(4, noise["left"])
+    )
 
 
 def test_one_bar_of_the_steps_of_all(capsys):
@@ -494,7 +514,9 @@ def stable_diffusion(scheduler, vae=None):
 def four_pipelines():
     """Stable Diffusion, XL and 3, and Flux: other networks, schedulers, sizes of latents and layouts."""
     torch.manual_seed(0)
-    xl = unet(addition_embed_type="text_time", addition_time_embed_dim=2, projection_class_embeddings_input_dim=17)
+    xl = unet(
+        addition_embed_type="text_time", addition_time_embed_dim=2, projection_class_embeddings_input_dim=17
+    )
     sd3 = diffusers.SD3Transformer2DModel(
         sample_size=8, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=4, num_attention_heads=2,
         joint_attention_dim=8, caption_projection_dim=8, pooled_projection_dim=5, out_channels=4,
@@ -655,5 +677,7 @@ def test_callbacks_and_decoders_run_where_they_do():
         return given
 
     calls["b"].kwargs["callback_on_step_end"] = stop
-    with pytest.raises(StepCountError, match="'b' ended by an interrupt after 2 steps while 'a' is at its step 2"):
+    with pytest.raises(
+        StepCountError, match="'b' ended by an interrupt after 2 steps while 'a' is at its step 2"
+    ):
         ps.synchronize(calls, graph, progress=False)
