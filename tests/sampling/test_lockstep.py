@@ -420,7 +420,7 @@ def test_pipelines_run_in_the_caller_s_modes(mode):
 
 def test_autocast_reaches_the_networks_and_not_the_engine():
     graph, own, *_ = gaussian_pair()
-    noise, seen = noise_for(graph, 2), []
+    noise, seen = noise_for(graph, 2, torch.float32), []
 
     class Asked(Loop):
         def __call__(self, *args, **options):
