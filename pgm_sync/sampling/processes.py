@@ -1,4 +1,4 @@
-"""Trajectories shared out over several processes: each asks its own denoisers, one gather per step joins the answers."""
+"""Trajectories shared out over processes: each asks its own denoisers, one gather per step joins the answers."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ def graph() -> ps.FactorGraph:
 def denoisers(dies_at: int | None = None) -> dict[int, ps.FunctionDenoiser]:
     asked = 0
 
-    def denoise(noisy, level, condition=None):
+    def denoise(noisy, alpha, sigma):
         nonlocal asked
         asked += 1
         if asked == dies_at:
             os._exit(3)
-        return noisy * level.alpha * (1 + 0.1 * noisy.tanh())
+        return noisy * alpha * (1 + 0.1 * noisy.tanh())
 
     return dict.fromkeys(range(3), ps.FunctionDenoiser(denoise, (2,)))
 
