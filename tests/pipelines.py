@@ -28,7 +28,7 @@ class Tiny(NamedTuple):
     build: Callable[[], Any]
     call: Callable[..., Any]  # (pipe, number of trajectories, generator, **more) -> tensor
     shape: tuple[int, ...]  # of a trajectory
-    schedulers: tuple[str, ...]  # keys of VARIANTS; the first is a fair default
+    schedulers: tuple[str, ...]  # the VARIANTS that it takes; the first is one that it is used with
     axis: int = 0
     layout: Any = None
     rows: int = 3
@@ -55,7 +55,7 @@ class Tiny(NamedTuple):
 
 _NO_CLIP = {"clip_sample": False}
 _V = {"prediction_type": "v_prediction"}
-_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+_RECTIFIED = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "DDPM": ("DDPM", _NO_CLIP),
     "DDPM clip": ("DDPM", {"clip_sample": True}),
@@ -115,11 +115,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow Heun": ("FlowMatchHeunDiscrete", {}),
     "flow LCM": ("FlowMatchLCM", {}),
     "LTX ancestral": ("LTXEulerAncestralRF", {}),
-    "flow DPM++ 2M": ("DPMSolverMultistep", {**_FLOW, "flow_shift": 3.0}),
-    "flow DPM++ 2S": ("DPMSolverSinglestep", {**_FLOW, "lower_order_final": True}),
-    "flow DEIS": ("DEISMultistep", _FLOW),
-    "flow UniPC": ("UniPCMultistep", {**_FLOW, "flow_shift": 3.0}),
-    "flow SA": ("SASolver", _FLOW),
+    "flow DPM++ 2M": ("DPMSolverMultistep", {**_RECTIFIED, "flow_shift": 3.0}),
+    "flow DPM++ 2S": ("DPMSolverSinglestep", {**_RECTIFIED, "lower_order_final": True}),
+    "flow DEIS": ("DEISMultistep", _RECTIFIED),
+    "flow UniPC": ("UniPCMultistep", {**_RECTIFIED, "flow_shift": 3.0}),
+    "flow SA": ("SASolver", _RECTIFIED),
 }
 
 
@@ -128,8 +128,32 @@ def scheduler(variant: str, **more: Any) -> Any:
     return getattr(diffusers, f"{name}Scheduler")(**config, **more)
 
 
-FLOW = tuple(v for v in VARIANTS if v.startswith(("flow", "LTX")))
-NOISE = tuple(v for v in VARIANTS if v not in FLOW and v != "DDPM learned" and not v.startswith("CogVideoX"))
+def _variants(*names: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """All variants of these schedulers."""
+    return tuple(v for v, (name, _) in VARIANTS.items() if name in names and v not in without)
+
+
+# What pipelines take: a pipeline's own loop decides.
+_TIMESTEPS = _variants("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "PNDM", "LCM", "TCD", "CogVideoXDDIM",
+                       without=("DDPM learned",))  # fmt: skip
+_SIGMAS = _variants("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2Discrete",
+                    "KDPM2AncestralDiscrete", "DPMSolverSDE", "EDMEuler", "EDMDPMSolverMultistep")  # fmt: skip
+_SOLVERS = _variants("DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep", "SASolver")
+_FLOW = _variants("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "FlowMatchLCM", "LTXEulerAncestralRF")
+SCALED = (*_TIMESTEPS, *_SIGMAS, *_SOLVERS)  # have init_noise_sigma
+ANY = (*_FLOW, *SCALED)
+WAN = (*_FLOW, *_SIGMAS, *_SOLVERS)  # steps by index, not by the value of the timestep
+FLUX = _variants("FlowMatchEulerDiscrete", "FlowMatchLCM") + ("flow UniPC",)  # gives sigmas of its own
+IF = _variants("DDPM", "DDPMParallel", "DPMSolverMultistep", "DPMSolverSinglestep", "SASolver")  # variance_type
+SEEDED = tuple(  # steps with generator=
+    v for v in ANY
+    if "generator" in inspect.signature(getattr(diffusers, f"{VARIANTS[v][0]}Scheduler").step).parameters
+)  # fmt: skip
+CLIPPED_AGAIN = _variants("DDIM", "DDIMParallel", "CogVideoXDDIM")  # steps with use_clipped_model_output=
+
+
+def _from(first: str, variants: tuple[str, ...]) -> tuple[str, ...]:
+    return (first, *(v for v in variants if v != first))
 
 
 # ----------------------------------------------------------------------------------------------- pipelines
@@ -467,23 +491,21 @@ SHAPE = (4, 8, 8)
 PIPELINES = {
     name: tiny._replace(build=_seeded(tiny.build))
     for name, tiny in {
-        "SD": Tiny(_stable_diffusion, _call, SHAPE, NOISE),
-        "SDXL": Tiny(_sdxl, _call_sdxl, SHAPE, NOISE),
-        "SD3": Tiny(_sd3, _call_sd3, SHAPE, FLOW),
-        "Flux": Tiny(_flux, _call_flux, SHAPE, FLOW, layout=ps.Tokens(SHAPE)),
-        "PixArt": Tiny(_pixart, _call_pixart, SHAPE, NOISE),
-        "IF": Tiny(_deepfloyd, _call_deepfloyd, (3, 8, 8), ("DDPM learned", *NOISE)),
-        "DDPM": Tiny(_unconditional("DDPM"), _call_unconditional, (3, 8, 8), NOISE),
-        "DDIM": Tiny(_unconditional("DDIM"), _call_unconditional, (3, 8, 8), NOISE),
-        "ControlNet": Tiny(_controlnet, _call_controlnet, SHAPE, NOISE),
-        "img2img": Tiny(_image_to_image, _call_image_to_image, SHAPE, NOISE),
-        "inpaint": Tiny(_inpaint, _call_inpaint, SHAPE, NOISE),
-        "AnimateDiff": Tiny(_animatediff, _call_animatediff, SHAPE, NOISE, axis=2),
-        "SVD": Tiny(_video_diffusion, _call_video_diffusion, SHAPE, NOISE, axis=1),
-        "CogVideoX": Tiny(
-            _cogvideo, _call_cogvideo, SHAPE, ("CogVideoX DDIM", "CogVideoX DPM", *NOISE), axis=1
-        ),
-        "Wan": Tiny(_wan, _call_wan, SHAPE, FLOW, axis=2),
-        "Sana": Tiny(_sana, _call_sana, SHAPE, FLOW),
+        "SD": Tiny(_stable_diffusion, _call, SHAPE, _from("DDIM", SCALED)),
+        "SDXL": Tiny(_sdxl, _call_sdxl, SHAPE, _from("Euler", SCALED)),
+        "SD3": Tiny(_sd3, _call_sd3, SHAPE, ANY),
+        "Flux": Tiny(_flux, _call_flux, SHAPE, FLUX, layout=ps.Tokens(SHAPE)),
+        "PixArt": Tiny(_pixart, _call_pixart, SHAPE, _from("DPM++ 2M", SCALED)),
+        "IF": Tiny(_deepfloyd, _call_deepfloyd, (3, 8, 8), _from("DDPM learned", IF)),
+        "DDPM": Tiny(_unconditional("DDPM"), _call_unconditional, (3, 8, 8), SEEDED),
+        "DDIM": Tiny(_unconditional("DDIM"), _call_unconditional, (3, 8, 8), CLIPPED_AGAIN),
+        "ControlNet": Tiny(_controlnet, _call_controlnet, SHAPE, _from("UniPC", SCALED)),
+        "img2img": Tiny(_image_to_image, _call_image_to_image, SHAPE, _from("DDIM", SCALED)),
+        "inpaint": Tiny(_inpaint, _call_inpaint, SHAPE, _from("PNDM skip", SCALED)),
+        "AnimateDiff": Tiny(_animatediff, _call_animatediff, SHAPE, _from("LMS", SCALED), axis=2),
+        "SVD": Tiny(_video_diffusion, _call_video_diffusion, SHAPE, _from("Euler v", SCALED), axis=1),
+        "CogVideoX": Tiny(_cogvideo, _call_cogvideo, SHAPE, _from("CogVideoX DDIM", ("CogVideoX DPM", *SCALED)), axis=1),
+        "Wan": Tiny(_wan, _call_wan, SHAPE, _from("flow UniPC", WAN), axis=2),
+        "Sana": Tiny(_sana, _call_sana, SHAPE, _from("flow DPM++ 2M", ANY)),
     }.items()
 }
