@@ -8,7 +8,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ def attach(
         )
     rows = Rows.of(graph, trajectories, axis, layout)
     before = getattr(pipe, scheduler, None)
-    if before is None or not hasattr(before, "step"):
+    if not hasattr(before, "config"):
         raise ParameterError(f"{type(pipe).__name__}.{scheduler} is no scheduler", scheduler=scheduler)
     stock = copy.deepcopy(before)  # of a hooked scheduler, the stock one
     prediction_type(stock)
@@ -102,11 +102,9 @@ def attach(
         )
     attachment = Attachment(joint, rows, on_step)
     setattr(pipe, scheduler, _hooked(stock, attachment))
-    noise: AbstractContextManager[None] = nullcontext()
-    if follows:
-        noise = mapped_noise([pipe, stock], attachment.follow)
     try:
-        with noise:
+        # Also where noise stays as it is drawn: inside another attachment that shares it, this one replaces that.
+        with mapped_noise([pipe, stock], attachment.follow if follows else _as_drawn):
             yield attachment
     finally:
         setattr(pipe, scheduler, before)
@@ -117,9 +115,10 @@ class Attachment:
 
     def __init__(self, joint: JointDenoiser, rows: Rows, on_step: Callable[[SamplingState], None] | None = None):
         self.joint, self.rows, self.on_step = joint, rows, on_step
-        self._new_run()
+        self._new_run(None)
 
-    def _new_run(self) -> None:
+    def _new_run(self, schedule: Tensor | None) -> None:
+        self._schedule = schedule
         self.steps = 0  # of the last run
         self.capped: list[float] = []  # per step: fraction of directions where Eq. 8 acted
         self.seconds = {"engine": 0.0, "scheduler": 0.0}
@@ -159,8 +158,13 @@ class Attachment:
         """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
         start = time.perf_counter()
         output, timestep, sample = (call.arguments[name] for name in ("model_output", "timestep", "sample"))
-        if float(timestep) == float(scheduler.timesteps[0]):
-            self._new_run()
+        if call.arguments.get("per_token_timesteps") is not None:
+            raise UnsupportedError(
+                f"{type(scheduler).__name__}.step was handed per_token_timesteps, so parts of a content have noise levels "
+                "of their own; attach needs one level for all"
+            )
+        if scheduler.timesteps is not self._schedule:  # set anew by every run
+            self._new_run(scheduler.timesteps)
         where, level = coordinates(scheduler, timestep), noise_level(scheduler, timestep)
         with torch.no_grad():
             shown = where.denoised_from_output(output, sample)
@@ -229,6 +233,10 @@ def _hooked(stock: Any, attachment: Attachment) -> Any:
     hooked.__dict__.update(stock.__dict__)
     hooked.__dict__[HOOK] = attachment
     return hooked
+
+
+def _as_drawn(noise: Tensor) -> Tensor:
+    return noise
 
 
 def _cast(result: Any, wide: torch.dtype, narrow: torch.dtype) -> Any:
