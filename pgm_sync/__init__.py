@@ -70,7 +70,10 @@ if TYPE_CHECKING:
         Quadratic,
     )
     from .sampling import (
+        Call,
         Langevin,
+        LockstepResult,
+        LockstepState,
         Resample,
         SampleResult,
         SamplingState,
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
         encode_images,
         sample,
         sampling_steps,
+        synchronize,
     )
     from .score import (
         Annealed,
@@ -99,6 +103,7 @@ __all__ = [
     "DCT",
     "Annealed",
     "Attraction",
+    "Call",
     "CanvasWeights",
     "ChannelMeans",
     "Composition",
@@ -129,6 +134,8 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "LinearMap",
+    "LockstepResult",
+    "LockstepState",
     "Mask",
     "MixtureDenoiser",
     "NoiseLevel",
@@ -174,6 +181,7 @@ __all__ = [
     "sampling_steps",
     "score_from_denoised",
     "star_graph",
+    "synchronize",
     "walk_summability",
     "wide_canvas",
 ]
@@ -203,8 +211,8 @@ _MODULES = {
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": (
-        "Langevin Resample SampleResult SamplingState attach decode_latents encode_images sample "
-        "sampling_steps"
+        "Call Langevin LockstepResult LockstepState Resample SampleResult SamplingState attach decode_latents "
+        "encode_images sample sampling_steps synchronize"
     ),
     "score": (
         "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate Tilt "

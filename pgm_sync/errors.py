@@ -103,6 +103,14 @@ class BatchError(PgmSyncError):
     """A batch that does not match the trajectories or the seeds."""
 
 
+class PipelineError(PgmSyncError):
+    """A pipeline of several in lockstep failed; ``name`` is its trajectory, ``step`` when, the cause is the failure."""
+
+
+class StepCountError(PgmSyncError):
+    """Pipelines in lockstep that take different numbers of steps; ``steps`` has them by trajectory."""
+
+
 class SavedFileError(PgmSyncError):
     """A saved graph that is corrupted or of another format version."""
 

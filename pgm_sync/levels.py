@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+SAME = 1e-3  # relative difference of snr; schedulers keep 1 - alpha^2 near 1e-3 in float32
+
 
 class NoiseLevel(NamedTuple):
     """Coordinates of a noisy state: ``x_t = alpha * x_0 + sigma * eps``.
@@ -39,6 +41,29 @@ def variance_preserving(snr: float) -> NoiseLevel:
     True
     """
     return NoiseLevel(math.sqrt(snr / (1 + snr)), math.sqrt(1 / (1 + snr)))
+
+
+def normalised(level: NoiseLevel) -> tuple[NoiseLevel, float | Tensor]:
+    """The variance-preserving level of the same information, and by what to divide a state to bring it there.
+
+    States of one signal-to-noise ratio differ by a factor between variance-preserving, variance-exploding and flow
+    coordinates; unlike ``x / alpha`` this form stays finite where a flow schedule starts, at alpha = 0.
+
+    >>> normalised(NoiseLevel(alpha=3.0, sigma=4.0))
+    (NoiseLevel(alpha=0.6, sigma=0.8, timestep=None, scale_model_input=None), 5.0)
+    """
+    scale = (level.alpha**2 + level.sigma**2) ** 0.5
+    return level._replace(alpha=level.alpha / scale, sigma=level.sigma / scale), scale
+
+
+def same_level(a: NoiseLevel, b: NoiseLevel, tolerance: float = SAME) -> bool:
+    """Whether two levels have one signal-to-noise ratio, up to the float32 rounding of schedulers.
+
+    >>> same_level(NoiseLevel(0.6, 0.8), NoiseLevel(1.0, 4 / 3)), same_level(NoiseLevel(0.6, 0.8), NoiseLevel(1.0, 1.0))
+    (True, False)
+    """
+    left, right = torch.as_tensor(a.snr, dtype=torch.float64), torch.as_tensor(b.snr, dtype=torch.float64)
+    return bool(((left - right).abs() <= tolerance * torch.maximum(left, right)).all())
 
 
 def expand(value: float | Tensor, like: Tensor, event_ndim: int) -> Tensor:

@@ -4,14 +4,18 @@ from .attach import Attachment, attach
 from .coordinates import Coordinates, coordinates, noise_level
 from .corrector import Langevin
 from .latents import decode_latents, encode_images
+from .lockstep import Call, LockstepResult, LockstepState, synchronize
 from .resampling import Resample
 from .sampler import SampleResult, SamplingState, sample, sampling_steps
 from .step_noise import step_noise
 
 __all__ = [
     "Attachment",
+    "Call",
     "Coordinates",
     "Langevin",
+    "LockstepResult",
+    "LockstepState",
     "Resample",
     "SampleResult",
     "SamplingState",
@@ -23,4 +27,5 @@ __all__ = [
     "sample",
     "sampling_steps",
     "step_noise",
+    "synchronize",
 ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NotFiniteError, ParameterError, UnsupportedError, UnsupportedSchedulerError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
 from ..score import CanvasWeights, JointDenoiser, PosteriorCovariance
-from ..score.noise import correlate
-from .coordinates import clipping, coordinates, noise_level, prediction_type
-from .families import OWN_NOISE
+from .hook import check_finite, follow, full_precision, hooked, joint_denoiser, proceed, read, stock_scheduler
 from .rows import Rows
 from .sampler import SamplingState
 from .step_noise import mapped_noise
-
-HOOK = "_pgm_sync"  # attribute of a hooked scheduler that holds its Attachment
 
 
 @contextmanager
@@ -81,27 +73,13 @@ def attach(
     Raises UnknownNameError, ShapeError, BatchError for rows that do not fit the graph; UnsupportedSchedulerError;
     UnsupportedError; NotFiniteError, naming trajectory and step.
     """
-    joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
-    if joint.needs_covariance:
-        raise UnsupportedError(
-            f"posterior_covariance={posterior_covariance!r} asks denoisers for covariances, and a pipeline only shows "
-            "its guided output; use 'surrogate' or 'fitted' here, or `sample` with DiffusersDenoiser"
-        )
+    joint = joint_denoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     rows = Rows.of(graph, trajectories, axis, layout)
-    before = getattr(pipe, scheduler, None)
-    if not hasattr(before, "config"):
-        raise ParameterError(f"{type(pipe).__name__}.{scheduler} is no scheduler", scheduler=scheduler)
-    stock = copy.deepcopy(before)  # of a hooked scheduler, the stock one
-    prediction_type(stock)
     follows = shared_noise and (joint.carriers.shared or joint.correlates)
-    if follows and {cls.__name__ for cls in type(stock).__mro__} & OWN_NOISE:
-        raise UnsupportedSchedulerError(
-            f"{type(stock).__name__} draws its noise from a Brownian tree of its own, which trajectories cannot share; "
-            "use another scheduler, or shared_noise=False",
-            scheduler=type(stock).__name__,
-        )
+    stock = stock_scheduler(pipe, scheduler, own_noise=not follows)
+    before = getattr(pipe, scheduler)
     attachment = Attachment(joint, rows, on_step)
-    setattr(pipe, scheduler, _hooked(stock, attachment))
+    setattr(pipe, scheduler, hooked(stock, attachment))
     try:
         # Also where noise stays as it is drawn: inside another attachment that shares it, this one replaces that.
         with mapped_noise([pipe, stock], attachment.follow if follows else _as_drawn):
@@ -131,7 +109,7 @@ class Attachment:
         generator = torch.Generator().manual_seed(seed)
         shape = (num_samples, *self.rows.shape)
         white = {name: torch.randn(shape, generator=generator) for name in self.rows.names}
-        return self.rows.join(self._follow(white)).to(dtype)
+        return self.rows.join(follow(self.joint, white)).to(dtype)
 
     def samples(self, latents: Tensor) -> dict[Name, Tensor]:
         """What a pipeline returned as latents, ``(k, *shape)`` per trajectory and per hidden canvas."""
@@ -142,47 +120,21 @@ class Attachment:
 
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""
-        for packed in (True, False):
-            if self.rows.matches(noise.shape, packed):
-                return self.rows.join(self._follow(self.rows.split(noise, packed)), packed)
-        return noise
-
-    def _follow(self, white: dict[Name, Tensor]) -> dict[Name, Tensor]:
-        carriers = self.joint.carriers
-        states = carriers.first(white)
-        if self.joint.correlates and self.joint.noise is not None:
-            states = correlate(self.joint.noise, self.joint.reduction, states, carriers)
-        return {name: carriers.view(states, name) for name in white}
+        return self.rows.mapped(noise, lambda white: follow(self.joint, white))
 
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
         """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
         start = time.perf_counter()
-        output, timestep, sample = (call.arguments[name] for name in ("model_output", "timestep", "sample"))
-        if call.arguments.get("per_token_timesteps") is not None:
-            raise UnsupportedError(
-                f"{type(scheduler).__name__}.step was handed per_token_timesteps, so parts of a content have noise levels "
-                "of their own; attach needs one level for all"
-            )
         if scheduler.timesteps is not self._schedule:  # set anew by every run
             self._new_run(scheduler.timesteps)
-        where, level = coordinates(scheduler, timestep), noise_level(scheduler, timestep)
-        with torch.no_grad():
-            shown = where.denoised_from_output(output, sample)
-            clip = clipping(scheduler)
-            shown = shown if clip is None else clip(shown)
-            denoised, noisy = self.rows.split(shown), self.rows.split(sample.to(shown.dtype))
-            self._check(denoised)
-            found = self.joint(noisy, denoised, level)
-            corrected = where.replace(output, sample, shown, self.rows.join(found.mean))
+        reading = read(scheduler, call)
+        with full_precision():
+            denoised, noisy = self.rows.split(reading.denoised), self.rows.split(reading.noisy)
+            check_finite(denoised, self.steps)
+            found = self.joint(noisy, denoised, reading.level)
+            corrected = reading.replace(self.rows.join(found.mean))
         middle = time.perf_counter()
-        wide = corrected is not output and corrected.dtype != output.dtype
-        if corrected is not output:
-            call.arguments["model_output"] = corrected
-        if wide:
-            call.arguments["sample"] = sample.to(corrected.dtype)
-        result = stock(*call.args, **call.kwargs)
-        if wide:
-            result = _cast(result, corrected.dtype, sample.dtype)
+        result = proceed(stock, call, reading, corrected)
         self.seconds["engine"] += middle - start
         self.seconds["scheduler"] += time.perf_counter() - middle
         self.capped.append(found.capped)
@@ -191,60 +143,12 @@ class Attachment:
             following = self.rows.split(result[0])
             self.on_step(
                 SamplingState(
-                    self.steps - 1, len(scheduler.timesteps), timestep, level, noisy, denoised, found.mean, following,
-                    found.capped, dict(self.seconds), self.steps, found.guard,
+                    self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised,
+                    found.mean, following, found.capped, dict(self.seconds), self.steps, found.guard,
                 )
             )  # fmt: skip
         return result
 
-    def _check(self, denoised: dict[Name, Tensor]) -> None:
-        for name, content in denoised.items():
-            if not torch.isfinite(content).all():
-                bad = int((~torch.isfinite(content)).sum())
-                raise NotFiniteError(
-                    f"the pipeline's output for {name!r} has {bad} NaN or infinite numbers out of {content.numel()} at "
-                    f"step {self.steps}; in half precision, try bfloat16 or a float32 VAE and text encoder",
-                    name=name,
-                    step=self.steps,
-                )
-
-
-def _hooked(stock: Any, attachment: Attachment) -> Any:
-    """A scheduler of a subclass with the same name, as pipelines check classes, signatures and saved names."""
-    base: Any = type(stock)
-    signature = inspect.signature(base.step)
-
-    @functools.wraps(base.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        attached = self.__dict__.get(HOOK)
-        if attached is None:  # made by from_config
-            return base.step(self, *args, **kwargs)
-        return attached.step(base.step, self, signature.bind(self, *args, **kwargs))
-
-    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-        """A stock scheduler: a copy that a pipeline makes for something else is not synchronised."""
-        out = base.__new__(base)
-        out.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k != HOOK})
-        return out
-
-    names = {"step": step, "__deepcopy__": deepcopy, "__module__": base.__module__, "__doc__": base.__doc__}
-    subclass: Any = type(base.__name__, (base,), names)
-    hooked = subclass.__new__(subclass)
-    hooked.__dict__.update(stock.__dict__)
-    hooked.__dict__[HOOK] = attachment
-    return hooked
-
 
 def _as_drawn(noise: Tensor) -> Tensor:
     return noise
-
-
-def _cast(result: Any, wide: torch.dtype, narrow: torch.dtype) -> Any:
-    """The tensors of what `step` returned, brought back to the dtype of the latents."""
-
-    def cast(value: Any) -> Any:
-        return value.to(narrow) if isinstance(value, Tensor) and value.dtype == wide else value
-
-    if isinstance(result, tuple):
-        return tuple(map(cast, result))
-    return dataclasses.replace(result, **{f.name: cast(getattr(result, f.name)) for f in dataclasses.fields(result)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -85,6 +85,13 @@ class Rows(NamedTuple):
         if self.layout is not None and packed:
             parts = [self.layout.apply(part) for part in parts]
         return torch.stack(parts, self.axis) if self.axis else torch.cat(parts)
+
+    def mapped(self, tensor: Tensor, function: Callable[[dict[Name, Tensor]], dict[Name, Tensor]]) -> Tensor:
+        """`function` of the contents in a tensor, packed or not; one that does not hold the trajectories: as it is."""
+        for packed in (True, False):
+            if self.matches(tensor.shape, packed):
+                return self.join(function(self.split(tensor, packed)), packed)
+        return tensor
 
     def _refuse(self, got: tuple[int, ...]) -> None:
         own = tuple(self.shape if self.layout is None else self.layout.out_shape)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ParameterError, UnsupportedError
+from ..errors import ParameterError, UnknownNameError, UnsupportedError
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import NodeMarginal, full_covariance, node_marginal
 from ..inference import compile, dense_joint, infer
-from ..levels import NoiseLevel
+from ..levels import NoiseLevel, expand, normalised, same_level
 from ..maps import Identity
 from ..potentials import Likelihood
 from ..potentials.base import StructuralPotential
@@ -181,6 +181,11 @@ class JointDenoiser:
         """Whether a canvas has a prior of its own (Eq. 11), which needs no posterior covariance."""
         return bool(self._canvases)
 
+    @property
+    def shares_noise(self) -> bool:
+        """Whether trajectories have noise in common, on a canvas or correlated (Eq. 5')."""
+        return self.on_canvas or self.carriers.shared or self.noise is not None
+
     def with_settings(
         self, posterior_covariance: PosteriorCovariance, canvas_weights: CanvasWeights | None
     ) -> JointDenoiser:
@@ -205,25 +210,31 @@ class JointDenoiser:
         self,
         noisy: Mapping[Name, Tensor],
         denoised: Mapping[Name, Tensor],
-        level: NoiseLevel,
+        level: NoiseLevel | Mapping[Name, NoiseLevel],
         covariances: Mapping[Name, Tensor] | None = None,
         tilt: Mapping[Name, Tensor] | None = None,
     ) -> JointDenoised:
-        """Correct `denoised` ``(batch, *shape)`` per trajectory, all at one noise level.
+        """Correct `denoised` ``(batch, *shape)`` per trajectory, all at one noise level or each at its own.
+
+        With a `level` per trajectory, states of one signal-to-noise ratio may be in coordinates of their own (variance
+        preserving, variance exploding, flow). Other ratios enter Eq. 5 as they are, each in its own C_i, which is exact
+        while noises are independent; shared and correlated noise is only known between states of one ratio.
 
         `covariances` gives Cov[F x_0 | x_t], ``(batch, r, r)``, for every trajectory in `needs_covariance`. What no
         potential couples comes back as the same tensor. With `tilt`, ``(batch, *features)`` per coupled trajectory,
         `denoised` and `covariances` are of posteriors times ``exp(h' u)`` already (`score.tilt`). Raises
-        NotFiniteError, ImproperGraphError.
+        NotFiniteError, ImproperGraphError; UnknownNameError, UnsupportedError about levels.
         """
         mean = dict(denoised)
+        noisy, levels = self._levels(noisy, level)
         capped, guard, tilted = 0.0, Guard(), dict[Name, Tensor]()
         if self.couple and self._canvases:
-            mean.update(self._on_canvas(noisy, denoised, level))
+            mean.update(self._on_canvas(noisy, denoised, next(iter(levels.values()))))
         elif self.couple and self._plan is not None:
-            corrections, capped, guard, tilted = self._correct(noisy, denoised, level, covariances or {}, tilt or {})
+            corrections, capped, guard, tilted = self._correct(noisy, denoised, levels, covariances or {}, tilt or {})
             mean.update({name: denoised[name] + delta for name, delta in corrections.items()})
         if self.carriers.shared:
+            level = next(iter(levels.values()))
             weights = None if self.canvas_weights is None else self.canvas_weights.at(level, self.carriers)
             carried = self.carriers.gather(mean, weights)
             mean = {name: self.carriers.view(carried, name) for name in mean}
@@ -231,11 +242,37 @@ class JointDenoiser:
             carried = [mean[carrier.name] for carrier in self.carriers.carriers]
         return JointDenoised(mean, carried, capped, guard, tilted)
 
+    def _levels(
+        self, noisy: Mapping[Name, Tensor], level: NoiseLevel | Mapping[Name, NoiseLevel]
+    ) -> tuple[Mapping[Name, Tensor], dict[Name, NoiseLevel]]:
+        """States and their levels in one kind of coordinates, and one level where the noise model wants that."""
+        if not isinstance(level, Mapping):
+            return noisy, dict.fromkeys(noisy, level)
+        missing = [name for name in noisy if name not in level]
+        if missing:
+            raise UnknownNameError(f"level: {missing[0]!r} has none", name=missing[0])
+        levels, states = {}, {}
+        for name, state in noisy.items():
+            levels[name], scale = normalised(level[name])
+            states[name] = state / expand(scale, state, state.ndim - 1)
+        if self.shares_noise:
+            first, *others = levels
+            for name in others:
+                if not same_level(levels[first], levels[name]):
+                    raise UnsupportedError(
+                        f"trajectories with shared or correlated noise need one noise level, but {first!r} has a "
+                        f"signal-to-noise ratio of {float(levels[first].snr):.4g} and {name!r} one of "
+                        f"{float(levels[name].snr):.4g}; give them schedules with the same levels, or tie them by "
+                        "potentials without a canvas, and noise_correlation=0",
+                        name=name,
+                    )
+        return states, levels
+
     def _correct(
         self,
         noisy: Mapping[Name, Tensor],
         denoised: Mapping[Name, Tensor],
-        level: NoiseLevel,
+        levels: dict[Name, NoiseLevel],
         covariances: Mapping[Name, Tensor],
         tilt: Mapping[Name, Tensor],
     ) -> tuple[dict[Name, Tensor], float, Guard, dict[Name, Tensor]]:
@@ -244,14 +281,14 @@ class JointDenoiser:
         own = {name: f.apply(denoised[name]) for name, f in features.items()}
         seen = {name: f.apply(noisy[name]) for name, f in features.items()}
         annealed = isinstance(self.posterior_covariance, Annealed)
-        means = {name: self._gaussian_mean(name, x, level) for name, x in seen.items()} if annealed else own
+        means = {name: self._gaussian_mean(name, x, levels[name]) for name, x in seen.items()} if annealed else own
         capped: dict[Name, Tensor] = {}
         evidence: dict[Name, Any] = {
-            name: self._evidence(name, means[name], level, covariances.get(name), capped) for name in features
+            name: self._evidence(name, means[name], levels[name], covariances.get(name), capped) for name in features
         }
         if self.noise is not None:
             states = torch.cat([x.flatten(1) for x in seen.values()], 1)
-            evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, level, states)
+            evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, next(iter(levels.values())), states)
         guard = Guard()
         solved = self._solve_dense(means, evidence, tilt) if self._dense else None
         if solved is not None:
