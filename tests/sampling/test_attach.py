@@ -24,7 +24,7 @@ from pgm_sync.errors import (
     UnsupportedError,
     UnsupportedSchedulerError,
 )
-from pgm_sync.sampling.attach import HOOK
+from pgm_sync.sampling.hook import HOOK
 from pgm_sync.sampling.coordinates import coordinates, initial_scale
 from tests.pipelines import PIPELINES, SHAPE, VARIANTS, scheduler
 from tests.sampling.test_coordinates import NOISY_END, RUNS, make, take
