@@ -119,6 +119,10 @@ class MissingPackageError(PgmSyncError, ImportError):
     """An optional package that is not installed; the message says which extra brings it."""
 
 
+class ProcessError(PgmSyncError):
+    """Another process of a run over several of them ended, or does not answer."""
+
+
 class ConvergenceError(PgmSyncError):
     """An iteration that did not reach its tolerance; `trace` holds the residuals."""
 

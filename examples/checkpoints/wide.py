@@ -4,7 +4,7 @@
     python wide.py black-forest-labs/FLUX.1-dev "a mountain range at dawn" --window 1024 --width 3072
 
 Windows share the latents where they overlap. With a folder of wide pictures, correlations between their latents are
-learned as well, so that windows far apart go together; they are one small file, `wide.pgm`.
+learned as well, so that windows far apart go together; they are one small file, `wide.safetensors`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("prompt")
     parser.add_argument("--folder", type=Path, help="wide pictures to learn correlations from")
-    parser.add_argument("--graph", type=Path, default=Path("wide.pgm"), help="where learned correlations are kept")
+    parser.add_argument("--graph", type=Path, default=Path("wide.safetensors"), help="learned correlations are kept here")
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=50)

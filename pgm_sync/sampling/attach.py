@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -80,11 +80,9 @@ def attach(
     before = getattr(pipe, scheduler)
     attachment = Attachment(joint, rows, on_step)
     setattr(pipe, scheduler, hooked(stock, attachment))
-    noise: AbstractContextManager[None] = nullcontext()
-    if follows:
-        noise = mapped_noise([pipe, stock], attachment.follow)
     try:
-        with noise:
+        # Also where noise stays as it is drawn: inside another attachment that shares it, this one replaces that.
+        with mapped_noise([pipe, stock], attachment.follow if follows else _as_drawn):
             yield attachment
     finally:
         setattr(pipe, scheduler, before)
@@ -95,9 +93,10 @@ class Attachment:
 
     def __init__(self, joint: JointDenoiser, rows: Rows, on_step: Callable[[SamplingState], None] | None = None):
         self.joint, self.rows, self.on_step = joint, rows, on_step
-        self._new_run()
+        self._new_run(None)
 
-    def _new_run(self) -> None:
+    def _new_run(self, schedule: Tensor | None) -> None:
+        self._schedule = schedule
         self.steps = 0  # of the last run
         self.capped: list[float] = []  # per step: fraction of directions where Eq. 8 acted
         self.seconds = {"engine": 0.0, "scheduler": 0.0}
@@ -126,8 +125,8 @@ class Attachment:
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
         """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
         start = time.perf_counter()
-        if float(call.arguments["timestep"]) == float(scheduler.timesteps[0]):
-            self._new_run()
+        if scheduler.timesteps is not self._schedule:  # set anew by every run
+            self._new_run(scheduler.timesteps)
         reading = read(scheduler, call)
         with full_precision():
             denoised, noisy = self.rows.split(reading.denoised), self.rows.split(reading.noisy)
@@ -149,3 +148,7 @@ class Attachment:
                 )
             )  # fmt: skip
         return result
+
+
+def _as_drawn(noise: Tensor) -> Tensor:
+    return noise

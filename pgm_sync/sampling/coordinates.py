@@ -56,13 +56,16 @@ class Coordinates(NamedTuple):
         """`output` changed so that `step` reads `joint` from it wherever that differs from `shown`.
 
         `shown` is the own denoised content that the joint one was computed from:
-        ``denoised_from_output(output, sample)``, clipped where `step` clips (see `clipping`). Where the two
-        are equal the output is kept bit for bit. Under clipping this differs from ``correct(output, joint -
-        shown)``, whose result `step` would clip a second time, from the unclipped value, and so lose the
-        correction.
+        ``denoised_from_output(output, sample)``, clipped where `step` clips (see `clipping`). A sample of the batch
+        where the two are equal keeps its output bit for bit; in other samples, every element does where they are equal
+        and `step` does not clip (what dynamic thresholding makes of an element depends on all others). Under clipping
+        this differs from ``correct(output, joint - shown)``, whose result `step` would clip a second time, from the
+        unclipped value, and so lose the correction.
         """
         own = self.denoised_from_output(output, sample)
-        return self.correct(output, torch.where(joint == shown, torch.zeros_like(joint), joint - own))
+        same = joint == shown
+        kept = same & ((shown == own) | same.flatten(1).all(1).view(-1, *[1] * (same.ndim - 1)))
+        return self.correct(output, torch.where(kept, torch.zeros_like(joint), joint - own))
 
 
 def coordinates(scheduler: Any, timestep: Any) -> Coordinates:

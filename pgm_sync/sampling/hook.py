@@ -50,7 +50,12 @@ class Reading(NamedTuple):
 
 @torch.no_grad()
 def read(scheduler: Any, call: inspect.BoundArguments) -> Reading:
-    """Raises UnsupportedSchedulerError, ParameterError."""
+    """Raises UnsupportedSchedulerError, UnsupportedError, ParameterError."""
+    if call.arguments.get("per_token_timesteps") is not None:
+        raise UnsupportedError(
+            f"{type(scheduler).__name__}.step was handed per_token_timesteps, so parts of a content have noise levels "
+            "of their own; one level for all is needed"
+        )
     output, timestep, sample = (call.arguments[name] for name in ("model_output", "timestep", "sample"))
     where, level = coordinates(scheduler, timestep), noise_level(scheduler, timestep)
     denoised = where.denoised_from_output(output, sample)
@@ -105,7 +110,7 @@ def stock_scheduler(pipe: Any, attribute: str, own_noise: bool) -> Any:
     Raises ParameterError, UnsupportedSchedulerError.
     """
     before = getattr(pipe, attribute, None)
-    if before is None or not hasattr(before, "step"):
+    if not hasattr(before, "config"):
         raise ParameterError(f"{type(pipe).__name__}.{attribute} is no scheduler", scheduler=attribute)
     stock = copy.deepcopy(before)  # of a hooked scheduler, the stock one
     prediction_type(stock)

@@ -31,6 +31,7 @@ from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
 from .families import require_plain_step
+from .processes import Processes
 from .resampling import Resample, check_memoryless, forward
 from .step_noise import step_noise
 
@@ -109,6 +110,10 @@ def sample(
         passed on to the denoisers: one for all, or ``{name: condition}``.
     initial_noise
         ``{carrier: (num_samples, *shape)}`` standard normal noise to start from, in place of the seeds'.
+    distributed
+        shares the trajectories out over the processes of `torch.distributed`'s default group, as `accelerate launch`
+        and `torchrun` start them: each asks the denoisers of its own (the others' may be missing), one gather per
+        question joins the answers, and all end with the same samples.
     device, dtype
         where and how precisely states are kept (default: CPU, float32).
     progress
@@ -162,6 +167,7 @@ def sampling_steps(
     canvas_weights: CanvasWeights | str | None = None,
     conditions: Any = None,
     initial_noise: Mapping[Name, Tensor] | None = None,
+    distributed: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     **step_options: Any,
@@ -171,7 +177,8 @@ def sampling_steps(
     Takes the arguments of `sample` (but ``progress``). Input is checked when this is called, not at the first step.
     """
     joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
-    chosen = _denoisers(graph, denoisers, joint)
+    processes = Processes(graph.trajectories) if distributed else None
+    chosen = _denoisers(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
     given = _conditions(graph, conditions)
     seeds = _seeds(seed, num_samples)
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
@@ -194,7 +201,8 @@ def sampling_steps(
     noise = _NoiseSource(joint, seeds, torch.device(device), dtype)
     first = noise.draw() if initial_noise is None else noise.given(initial_noise)
     return _run(
-        joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, tilt, step_options
+        joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, tilt, processes,
+        step_options,
     )
 
 
@@ -210,6 +218,7 @@ def _run(
     corrector: Langevin | None,
     resample: Resample | None,
     tilt: Tilt | None,
+    processes: Processes | None,
     step_options: dict[str, Any],
 ) -> Iterator[SamplingState]:
     carriers = joint.carriers
@@ -232,7 +241,7 @@ def _run(
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = _Clock(seconds)
-        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, clock)
+        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
                 joint_contents = look(states).result.carried
@@ -290,10 +299,12 @@ class _Look:
         timestep: Any,
         step: int,
         tilt: Tilt | None,
+        processes: Processes | None,
         clock: _Clock,
     ):
         self.joint, self.denoisers, self.conditions = joint, denoisers, conditions
         self.schedulers, self.timestep, self.step, self.tilt, self.clock = schedulers, timestep, step, tilt, clock
+        self.processes = processes
         self.asked = 0  # times that every denoiser was
         self.level = noise_level(schedulers[0], timestep)
         self.where = coordinates(schedulers[0], timestep)
@@ -303,7 +314,7 @@ class _Look:
         for own, state in zip(self.schedulers, states, strict=True):
             if hasattr(own, "scale_model_input"):
                 own.scale_model_input(state, self.timestep)  # some schedulers insist on the call
-        noisy = {name: self.joint.carriers.view(states, name) for name in self.denoisers}
+        noisy = {name: self.joint.carriers.view(states, name) for name in self.joint.graph.trajectories}
         outputs, denoised, covariances = self._ask(noisy)
         result = self.joint(noisy, denoised, self.level, covariances)
         if self.tilt is not None:
@@ -314,15 +325,16 @@ class _Look:
     def _ask(self, noisy: Mapping[Name, Tensor]) -> tuple[dict[Name, Tensor], dict[Name, Tensor], dict[Name, Tensor]]:
         """Model outputs, denoised contents, and covariances where the joint denoiser wants them."""
         wanted = self.joint.needs_covariance
-        outputs, denoised, covariances = {}, {}, {}
+        answers = {}
         for name, denoiser in self.denoisers.items():
-            output, own_mean, covariance = _ask(
-                denoiser, noisy[name], self.level, self.where, self.conditions[name], wanted.get(name)
-            )
-            _check_denoised(own_mean, noisy[name], name, self.step)
-            outputs[name], denoised[name] = output, self.clip(own_mean)
-            if covariance is not None:
-                covariances[name] = covariance
+            answer = _ask(denoiser, noisy[name], self.level, self.where, self.conditions[name], wanted.get(name))
+            _check_denoised(answer[1], noisy[name], name, self.step)
+            answers[name] = answer
+        if self.processes is not None:
+            answers = self.processes.gather(answers, self.step)
+        outputs = {name: answer[0] for name, answer in answers.items()}
+        denoised = {name: self.clip(answer[1]) for name, answer in answers.items()}
+        covariances = {name: answer[2] for name, answer in answers.items() if answer[2] is not None}
         self.asked += 1
         self.clock.lap("denoiser")
         return outputs, denoised, covariances
@@ -460,13 +472,14 @@ class _Clock:
 
 
 def _denoisers(
-    graph: FactorGraph, denoisers: Denoiser | Mapping[Name, Denoiser], joint: JointDenoiser
+    graph: FactorGraph, denoisers: Denoiser | Mapping[Name, Denoiser], joint: JointDenoiser, names: Sequence[Name]
 ) -> dict[Name, Denoiser]:
+    """The denoiser of each of `names`, the trajectories of this process."""
     if isinstance(denoisers, Denoiser):
-        chosen: dict[Name, Denoiser] = dict.fromkeys(graph.trajectories, denoisers)
+        chosen: dict[Name, Denoiser] = dict.fromkeys(names, denoisers)
     elif isinstance(denoisers, Mapping):
         unknown = [name for name in denoisers if name not in graph.trajectories]
-        missing = [name for name in graph.trajectories if name not in denoisers]
+        missing = [name for name in names if name not in denoisers]
         if unknown or missing:
             what = (
                 f"{unknown[0]!r} is no trajectory of the graph"
@@ -477,13 +490,13 @@ def _denoisers(
                 f"denoisers: {what}; the trajectories are {', '.join(map(repr, graph.trajectories[:8]))}",
                 name=(unknown or missing)[0],
             )
-        chosen = {name: denoisers[name] for name in graph.trajectories}
+        chosen = {name: denoisers[name] for name in names}
     else:
         raise ParameterError(
             f"denoisers is a {type(denoisers).__name__}; give a Denoiser, or {{name: Denoiser}}. A plain function "
             "becomes one by FunctionDenoiser(function, shape), a network by DiffusersDenoiser(model)"
         )
-    if not chosen:
+    if not graph.trajectories:
         raise UnknownNameError(
             "the graph has no trajectory to sample; call add_trajectory(name, shape) first"
         )

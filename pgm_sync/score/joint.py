@@ -171,6 +171,9 @@ class JointDenoiser:
                 name: Gaussian(own, zero.expand(len(own)), zero) for name, own in self._priors.items()
             }
             self._prior = dense_joint(graph, prior, self._plan.sites).precision
+        # Noise that correlates couples everything with everything, and elimination node by node has nothing to gain
+        self._dense = joint or (self.noise is not None and not graph.hidden)
+        if self._dense:
             self._coupling = dense_joint(graph, None, self._plan.sites)
 
     @property
@@ -287,9 +290,9 @@ class JointDenoiser:
             states = torch.cat([x.flatten(1) for x in seen.values()], 1)
             evidence[NOISE_FACTOR] = noise_models.likelihood(self.noise, next(iter(levels.values())), states)
         guard = Guard()
-        if self._floored:
-            joint, raised, implied = self._solve_floored(own, evidence, tilt)
-            share, guard = raised.item(), Guard("joint")
+        solved = self._solve_dense(means, evidence, tilt) if self._dense else None
+        if solved is not None:
+            joint, raised, implied = solved
         else:
             assert self._plan is not None
             posterior = infer(self._plan, {**evidence, **{n: _tilted(evidence[n], h) for n, h in tilt.items()}})
@@ -297,6 +300,9 @@ class JointDenoiser:
             # Eq. 6: eta_c - K m_joint = C^{-1} (m_joint - m) + h
             implied = {name: _times(evidence[name], joint[name] - own[name]) for name in features}
             implied = {name: h + tilt[name] if name in tilt else h for name, h in implied.items()}
+        if self._floored and solved is not None:
+            share, guard = raised.item(), Guard("joint")
+        else:
             by_node = {name: fraction.item() for name, fraction in capped.items()}
             share = sum(by_node.values()) / len(by_node) if by_node else 0.0
             guard = Guard("nodes", by_node) if by_node else guard
@@ -365,27 +371,39 @@ class JointDenoiser:
         eta = flat @ precision if precision.ndim == 2 else (precision @ flat.unsqueeze(-1)).squeeze(-1)
         return Gaussian(precision, eta, flat.new_zeros(()))
 
-    def _solve_floored(
+    def _solve_dense(
         self, own: dict[Name, Tensor], evidence: dict[Name, Any], tilt: Mapping[Name, Tensor]
-    ) -> tuple[dict[Name, Tensor], Tensor, dict[Name, Tensor]]:
-        """Eq. 6 in residual form, ``m + Lambda^{-1} (eta - Lambda m)``, with a floor on Lambda's eigenvalues (Eq. 8).
+    ) -> tuple[dict[Name, Tensor], Tensor, dict[Name, Tensor]] | None:
+        """Eq. 6 in residual form, ``m + Lambda^{-1} (eta - Lambda m)``, with a floor on Lambda where Eq. 8 wants it.
 
-        The residual form leaves m alone where nothing couples, whatever the floor does to Lambda.
+        The residual form leaves m alone where nothing couples, whatever the floor does to Lambda. Also returns the
+        fraction of directions that were raised, and the tilt. None where Lambda is not positive definite, for an
+        engine that says why.
         """
         flat = torch.cat([value.flatten(1) for value in own.values()], 1)
         sizes = [value[0].numel() for value in own.values()]
         coupling, eta = self._coupling.precision.to(flat), self._coupling.eta.to(flat)
+        if NOISE_FACTOR in evidence:
+            extra = evidence[NOISE_FACTOR]
+            coupling, eta = coupling + extra.precision, eta + extra.eta
         residual = eta - flat @ coupling
         if tilt:
             residual = residual - torch.cat([tilt[name].flatten(1) for name in own], 1)
-        blocks = [evidence[name].precision for name in own]
+        blocks = [_precision(evidence[name]) for name in own]
         batch = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks), (1,))
         precision = coupling.expand(*batch, -1, -1).clone()
         start = 0
         for block, size in zip(blocks, sizes, strict=True):
             precision[:, start : start + size, start : start + size] += block
             start += size
-        delta, raised = floored_solve(precision, residual, self._prior, FLOOR)
+        if self._floored:
+            delta, raised = floored_solve(precision, residual, self._prior, FLOOR)
+        else:
+            factor, failed = torch.linalg.cholesky_ex(precision)
+            if bool(failed.any()):
+                return None
+            delta = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
+            raised = delta.new_zeros(())
         joint = flat + delta
 
         def by_name(values: Tensor) -> dict[Name, Tensor]:
@@ -472,6 +490,11 @@ def _tilted(evidence: Any, h: Tensor) -> Any:
         return evidence._replace(eta=evidence.eta - h.flatten(1))
     mean, precision = evidence
     return mean - h / precision, precision
+
+
+def _precision(evidence: Any) -> Tensor:
+    """``C^{-1}`` of some evidence as a matrix, ``(*batch, r, r)``."""
+    return evidence.precision if isinstance(evidence, Gaussian) else torch.diag(evidence[1].flatten())
 
 
 def _times(evidence: Any, change: Tensor) -> Tensor:

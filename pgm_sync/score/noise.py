@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,12 +25,19 @@ LARGEST = 4096  # features of all trajectories together whose noise covariance i
 INDEPENDENT_SHARE = 1e-3
 
 
-class FeatureNoise(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class FeatureNoise:
     """Covariance R of the features' noise, over the coupled trajectories in order; diagonal blocks are identities."""
 
     names: list[Name]
     sizes: list[int]
     covariance: Tensor  # (P, P) float64
+
+    @cached_property
+    def excess(self) -> Tensor:
+        """``R^{-1} - I``, ``(P, P)`` float64."""
+        eye = torch.eye(len(self.covariance), dtype=self.covariance.dtype)
+        return torch.cholesky_inverse(cholesky(self.covariance, "the noise covariance")) - eye
 
 
 def canvas_noise(reduction: Reduction, carriers: Carriers) -> FeatureNoise | None:
@@ -102,10 +110,8 @@ def likelihood(noise: FeatureNoise, level: NoiseLevel, seen: Tensor) -> Gaussian
 
     `seen` is ``F x_t``, ``(*batch, P)``. alpha may be 0, where flow schedules start.
     """
-    eye = torch.eye(len(noise.covariance), dtype=torch.float64)
-    excess = torch.cholesky_inverse(cholesky(noise.covariance, "the noise covariance")) - eye
-    eta = seen @ (level.alpha / level.sigma**2 * excess).to(seen)
-    return Gaussian((level.snr * excess).to(seen), eta, seen.new_zeros(()))
+    eta = seen @ (level.alpha / level.sigma**2 * noise.excess).to(seen)
+    return Gaussian((level.snr * noise.excess).to(seen), eta, seen.new_zeros(()))
 
 
 def correlate(
