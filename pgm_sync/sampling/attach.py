@@ -153,8 +153,8 @@ class Attachment:
         output, timestep, sample = (call.arguments[name] for name in ("model_output", "timestep", "sample"))
         if call.arguments.get("per_token_timesteps") is not None:
             raise UnsupportedError(
-                f"{type(scheduler).__name__}.step was handed per_token_timesteps, so parts of a content have noise levels "
-                "of their own; attach needs one level for all"
+                f"{type(scheduler).__name__}.step was handed per_token_timesteps: parts of a content have noise levels "
+                "of their own, and attach needs one level for all"
             )
         if scheduler.timesteps is not self._schedule:  # set anew by every run
             self._new_run(scheduler.timesteps)
