@@ -76,7 +76,9 @@ def attach(
         the attribute of `pipe` that holds the scheduler.
 
     The scheduler is copied, and the pipeline gets its own back in the end, exceptions included. Attaching again
-    replaces an attachment until its context closes. Half precision is corrected and stepped in float32.
+    replaces an attachment until its context closes. Half precision is corrected and stepped in float32. Of two
+    pipelines of one class attached at once, the inner context shares the initial noise of both: give such pipelines
+    ``latents=``, or attach them one after the other.
 
     Raises UnknownNameError, ShapeError, BatchError for rows that do not fit the graph; UnsupportedSchedulerError;
     UnsupportedError; NotFiniteError, naming trajectory and step.
@@ -100,11 +102,10 @@ def attach(
             "use another scheduler, or shared_noise=False",
             scheduler=type(stock).__name__,
         )
-    attachment = Attachment(joint, rows, on_step)
+    attachment = Attachment(joint, rows, follows, on_step)
     setattr(pipe, scheduler, _hooked(stock, attachment))
     try:
-        # Also where noise stays as it is drawn: inside another attachment that shares it, this one replaces that.
-        with mapped_noise([pipe, stock], attachment.follow if follows else _as_drawn):
+        with mapped_noise([pipe], attachment.follow):
             yield attachment
     finally:
         setattr(pipe, scheduler, before)
@@ -113,8 +114,14 @@ def attach(
 class Attachment:
     """One synchronised pipeline: what happened in its last run, and noise to start it from."""
 
-    def __init__(self, joint: JointDenoiser, rows: Rows, on_step: Callable[[SamplingState], None] | None = None):
-        self.joint, self.rows, self.on_step = joint, rows, on_step
+    def __init__(
+        self,
+        joint: JointDenoiser,
+        rows: Rows,
+        shares_noise: bool = True,
+        on_step: Callable[[SamplingState], None] | None = None,
+    ):
+        self.joint, self.rows, self.shares_noise, self.on_step = joint, rows, shares_noise, on_step
         self._new_run(None)
 
     def _new_run(self, schedule: Tensor | None) -> None:
@@ -136,7 +143,7 @@ class Attachment:
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""
         for packed in (True, False):
-            if self.rows.matches(noise.shape, packed):
+            if self.shares_noise and self.rows.matches(noise.shape, packed):
                 return self.rows.join(self._follow(self.rows.split(noise, packed)), packed)
         return noise
 
@@ -173,7 +180,8 @@ class Attachment:
             call.arguments["model_output"] = corrected
         if wide:
             call.arguments["sample"] = sample.to(corrected.dtype)
-        result = stock(*call.args, **call.kwargs)
+        with mapped_noise([scheduler], self.follow):
+            result = stock(*call.args, **call.kwargs)
         if wide:
             result = _cast(result, corrected.dtype, sample.dtype)
         self.seconds["engine"] += middle - start
@@ -226,10 +234,6 @@ def _hooked(stock: Any, attachment: Attachment) -> Any:
     hooked.__dict__.update(stock.__dict__)
     hooked.__dict__[HOOK] = attachment
     return hooked
-
-
-def _as_drawn(noise: Tensor) -> Tensor:
-    return noise
 
 
 def _cast(result: Any, wide: torch.dtype, narrow: torch.dtype) -> Any:
