@@ -306,7 +306,7 @@ def test_every_run_counts_its_own_steps():
 def test_compiled_networks():
     tiny, pipe = prepared("SD", "DDIM")
     network = pipe.unet
-    pipe.unet = torch.compile(network)
+    pipe.unet = torch.compile(network, backend="aot_eager")
     try:
         stock = tiny.run(pipe)
         with tiny.attach(pipe, tiny.graph(coupled=False)):
