@@ -149,6 +149,7 @@ SEEDED = tuple(  # steps with generator=
     v for v in ANY
     if "generator" in inspect.signature(getattr(diffusers, f"{VARIANTS[v][0]}Scheduler").step).parameters
 )  # fmt: skip
+COGVIDEO = ("CogVideoX DPM", *SCALED)
 CLIPPED_AGAIN = _variants("DDIM", "DDIMParallel", "CogVideoXDDIM")  # steps with use_clipped_model_output=
 
 
@@ -504,7 +505,7 @@ PIPELINES = {
         "inpaint": Tiny(_inpaint, _call_inpaint, SHAPE, _from("PNDM skip", SCALED)),
         "AnimateDiff": Tiny(_animatediff, _call_animatediff, SHAPE, _from("LMS", SCALED), axis=2),
         "SVD": Tiny(_video_diffusion, _call_video_diffusion, SHAPE, _from("Euler v", SCALED), axis=1),
-        "CogVideoX": Tiny(_cogvideo, _call_cogvideo, SHAPE, _from("CogVideoX DDIM", ("CogVideoX DPM", *SCALED)), axis=1),
+        "CogVideoX": Tiny(_cogvideo, _call_cogvideo, SHAPE, _from("CogVideoX DDIM", COGVIDEO), axis=1),
         "Wan": Tiny(_wan, _call_wan, SHAPE, _from("flow UniPC", WAN), axis=2),
         "Sana": Tiny(_sana, _call_sana, SHAPE, _from("flow DPM++ 2M", ANY)),
     }.items()

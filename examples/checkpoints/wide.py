@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("prompt")
     parser.add_argument("--folder", type=Path, help="wide pictures to learn correlations from")
-    parser.add_argument("--graph", type=Path, default=Path("wide.safetensors"), help="learned correlations are kept here")
+    parser.add_argument("--graph", type=Path, default=Path("wide.safetensors"), help="where they are kept")
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=50)

@@ -68,7 +68,9 @@ def attach(
         the attribute of `pipe` that holds the scheduler.
 
     The scheduler is copied, and the pipeline gets its own back in the end, exceptions included. Attaching again
-    replaces an attachment until its context closes. Half precision is corrected and stepped in float32.
+    replaces an attachment until its context closes. Half precision is corrected and stepped in float32. Of two
+    pipelines of one class attached at once, the inner context shares the initial noise of both: give such pipelines
+    ``latents=``, or attach them one after the other.
 
     Raises UnknownNameError, ShapeError, BatchError for rows that do not fit the graph; UnsupportedSchedulerError;
     UnsupportedError; NotFiniteError, naming trajectory and step.
@@ -78,11 +80,10 @@ def attach(
     follows = shared_noise and (joint.carriers.shared or joint.correlates)
     stock = stock_scheduler(pipe, scheduler, own_noise=not follows)
     before = getattr(pipe, scheduler)
-    attachment = Attachment(joint, rows, on_step)
+    attachment = Attachment(joint, rows, follows, on_step)
     setattr(pipe, scheduler, hooked(stock, attachment))
     try:
-        # Also where noise stays as it is drawn: inside another attachment that shares it, this one replaces that.
-        with mapped_noise([pipe, stock], attachment.follow if follows else _as_drawn):
+        with mapped_noise([pipe], attachment.follow):
             yield attachment
     finally:
         setattr(pipe, scheduler, before)
@@ -91,8 +92,14 @@ def attach(
 class Attachment:
     """One synchronised pipeline: what happened in its last run, and noise to start it from."""
 
-    def __init__(self, joint: JointDenoiser, rows: Rows, on_step: Callable[[SamplingState], None] | None = None):
-        self.joint, self.rows, self.on_step = joint, rows, on_step
+    def __init__(
+        self,
+        joint: JointDenoiser,
+        rows: Rows,
+        shares_noise: bool = True,
+        on_step: Callable[[SamplingState], None] | None = None,
+    ):
+        self.joint, self.rows, self.shares_noise, self.on_step = joint, rows, shares_noise, on_step
         self._new_run(None)
 
     def _new_run(self, schedule: Tensor | None) -> None:
@@ -120,7 +127,7 @@ class Attachment:
 
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""
-        return self.rows.mapped(noise, lambda white: follow(self.joint, white))
+        return self.rows.mapped(noise, lambda white: follow(self.joint, white)) if self.shares_noise else noise
 
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
         """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
@@ -134,7 +141,8 @@ class Attachment:
             found = self.joint(noisy, denoised, reading.level)
             corrected = reading.replace(self.rows.join(found.mean))
         middle = time.perf_counter()
-        result = proceed(stock, call, reading, corrected)
+        with mapped_noise([scheduler], self.follow):
+            result = proceed(stock, call, reading, corrected)
         self.seconds["engine"] += middle - start
         self.seconds["scheduler"] += time.perf_counter() - middle
         self.capped.append(found.capped)
@@ -148,7 +156,3 @@ class Attachment:
                 )
             )  # fmt: skip
         return result
-
-
-def _as_drawn(noise: Tensor) -> Tensor:
-    return noise

@@ -24,8 +24,8 @@ from pgm_sync.errors import (
     UnsupportedError,
     UnsupportedSchedulerError,
 )
-from pgm_sync.sampling.hook import HOOK
 from pgm_sync.sampling.coordinates import coordinates, initial_scale
+from pgm_sync.sampling.hook import HOOK
 from tests.pipelines import PIPELINES, SHAPE, VARIANTS, scheduler
 from tests.sampling.test_coordinates import NOISY_END, RUNS, make, take
 
@@ -40,10 +40,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Should have :UserWarning"),
 ]
 FIRST = [(name, tiny.schedulers[0]) for name, tiny in PIPELINES.items()]
-FAMILIES = [("SD", v) for v in (
-    "DDPM clip", "PNDM", "LCM", "Euler ancestral v", "Heun", "LMS", "KDPM2 ancestral", "DPM++ SDE", "DPM++ 2M SDE",
-    "DPM++ 2M thresholding", "UniPC epsilon", "SA", "EDM DPM++ 2M", "flow UniPC",
-)] + [("SD3", v) for v in ("flow Euler stochastic", "flow Heun", "flow LCM")]  # fmt: skip
+FAMILIES = [
+    *[("PixArt", v) for v in ("DDPM clip", "LCM", "Heun", "DPM++ SDE", "DPM++ 2M thresholding", "EDM DPM++ 2M")],
+    *[("SD3", v) for v in ("flow Euler stochastic", "flow Heun")],
+]
 MATRIX = [(name, v) for name, tiny in PIPELINES.items() for v in tiny.schedulers]
 QUICK = [*FIRST, *FAMILIES]
 REST = [pytest.param(*case, marks=pytest.mark.slow) for case in MATRIX if case not in QUICK]
@@ -97,7 +97,9 @@ def test_equal_rows_end_equal(name, variant):
     scale = Scale()
     with tiny.attach(pipe, tiny.graph(coupled=True), shared_noise=shares(variant), on_step=scale) as attachment:
         out = tiny.run(pipe)
-    assert spread(attachment, out) <= 1e-5 * scale.value
+    # PNDM extrapolates predictions of the noise, whose corrections are rounded at |x| / sigma.
+    tolerance = 2e-5 if VARIANTS[variant][0] == "PNDM" else 1e-5
+    assert spread(attachment, out) <= tolerance * scale.value
     assert spread(attachment, stock) > 1e-2  # they were far from it
 
 
@@ -161,11 +163,16 @@ def pair(weight):
     return graph
 
 
-SDE = ("DPMSolverSDE", "epsilon", {"noise_sampler_seed": 0})
+CASES = [*RUNS, *NOISY_END, ("DPMSolverSDE", "epsilon", {"noise_sampler_seed": 0})]
+FIRST_CASE = {name: k for k, (name, *_) in reversed(list(enumerate(CASES)))}
+ORACLES = [
+    pytest.param(*case, w, marks=() if (FIRST_CASE[case[0]], 0.3) == (k, w) else pytest.mark.slow)
+    for k, case in enumerate(CASES)
+    for w in (0.3, 1.0)
+]
 
 
-@pytest.mark.parametrize("weight", [0.3, pytest.param(1.0, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("name", "kind", "config"), [*RUNS, *NOISY_END, SDE])
+@pytest.mark.parametrize(("name", "kind", "config", "weight"), ORACLES)
 def test_denoisers_that_know_their_contents_end_on_the_weighted_mean(name, kind, config, weight):
     points = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     pipe = Loop(make(name, kind, **config))
@@ -174,7 +181,7 @@ def test_denoisers_that_know_their_contents_end_on_the_weighted_mean(name, kind,
     expected = weight * points[0] + (1 - weight) * points[1]
     tolerance = 1e-5 if name in ("LCM", "CMStochasticIterative") else 1e-6  # see test_coordinates
     if (name, kind, config) in NOISY_END:
-        tolerance = 5 * last
+        tolerance = 5 * last  # standard deviations of the noise that is left
         assert last < 0.3
     assert (out - expected).abs().max() <= tolerance
 
@@ -300,10 +307,11 @@ def test_every_run_counts_its_own_steps():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch, of itself
 def test_compiled_networks():
     tiny, pipe = prepared("SD", "DDIM")
     network = pipe.unet
-    pipe.unet = torch.compile(network)
+    pipe.unet = torch.compile(network, backend="aot_eager")
     try:
         stock = tiny.run(pipe)
         with tiny.attach(pipe, tiny.graph(coupled=False)):
@@ -383,6 +391,17 @@ def test_attaching_again_replaces(coupled):
             assert torch.equal(tiny.run(pipe), alone)  # shared noise or not, whatever is around
         assert (outer.steps, inner.steps) == (4, 4)
         assert torch.equal(tiny.run(pipe), around)
+
+
+@pytest.mark.parametrize("names", [("SD", "IF"), ("IF", "SD")])
+def test_two_stages_attached_at_once(names):
+    """Both schedulers draw from one module; each gets the noise of its own graph."""
+    (first, one), (second, two) = (prepared(name, "DDPM learned" if name == "IF" else "DDPM") for name in names)
+    with first.attach(one, first.graph(coupled=True)) as outer, second.attach(two, second.graph(coupled=True)) as inner:
+        for tiny, pipe, attachment in ((first, one, outer), (second, two, inner)):
+            out = tiny.run(pipe)
+            assert spread(attachment, out) <= 1e-5 * max(1, out.abs().max())
+            assert (out[0] - out[0].mean()).abs().max() > 1e-2
 
 
 # ------------------------------------------------------------------------------------------------- bad input
@@ -478,19 +497,19 @@ QUICK_PANORAMA = [
     ("Euler", True, torch.float32),
 ]
 PANORAMA = [
-    pytest.param(v, wrap, dtype, tolerance, marks=() if (v, wrap, dtype) in QUICK_PANORAMA else pytest.mark.slow)
+    pytest.param(v, wrap, dtype, marks=() if (v, wrap, dtype) in QUICK_PANORAMA else pytest.mark.slow)
     for v in ("DDIM", "Euler", "DPM++ 2M", "UniPC")
     for wrap in (False, True)
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4))
+    for dtype in (torch.float64, torch.float32)
 ] + [
-    pytest.param(v, wrap, torch.float64, 1e-12, marks=pytest.mark.slow)
-    for v in ("PNDM skip", "LMS", "Heun", "DPM++ 3M Karras", "SA")
+    pytest.param(v, wrap, torch.float64, marks=pytest.mark.slow)
+    for v in ("PNDM skip", "LMS", "Heun", "DPM++ 3M Karras", "DEIS")
     for wrap in (False, True)
 ]
 
 
-@pytest.mark.parametrize(("variant", "wrap", "dtype", "tolerance"), PANORAMA)
-def test_panorama(variant, wrap, dtype, tolerance):
+@pytest.mark.parametrize(("variant", "wrap", "dtype"), PANORAMA)
+def test_panorama(variant, wrap, dtype):
     """diffusers averages x_{t-1} where windows overlap (MultiDiffusion); here it is the content, Eq. 12."""
     tiny, pipe = prepared("SD", variant, dtype)
     reference = StableDiffusionPanoramaPipeline(
@@ -520,4 +539,5 @@ def test_panorama(variant, wrap, dtype, tolerance):
     finally:
         pipe.to(torch.float32)
     error = max((row - view.apply(expected)[0]).abs().max() for row, view in zip(out, views, strict=True))
-    assert error <= tolerance * max(1, expected.abs().max())
+    # Latents reach 100 to 800 here.
+    assert error <= (1e-12 if dtype == torch.float64 else 1e-6 * expected.abs().max())

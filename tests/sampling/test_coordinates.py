@@ -320,6 +320,21 @@ def test_thresholding_is_shown(name):
     assert torch.allclose(threshold(denoised), read, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["DDPM", "DDIM"])
+def test_a_joint_content_is_read_through_thresholding(name):
+    """Also where some elements stay: kept unthresholded, they would set the threshold for all."""
+    scheduler, t = halfway(name, thresholding=True, sample_max_value=2.0)
+    at, threshold = coordinates(scheduler, t), clipping(scheduler)
+    generator = torch.Generator().manual_seed(0)
+    output, sample = 2 * torch.randn(2, 2, 1, 4, 4, generator=generator)
+    shown = threshold(at.denoised_from_output(output, sample))
+    joint = shown.clone()
+    joint[0, 0, 1] = 0.5 * shown[0, 0, 1]
+    replaced = at.replace(output, sample, shown, joint)
+    assert torch.equal(replaced[1], output[1])
+    assert torch.allclose(scheduler.step(replaced, t, sample).pred_original_sample, joint, atol=1e-5)
+
+
 def test_no_clipping_where_step_does_none():
     assert clipping(make("DDIM")) is None
     assert clipping(make("EulerDiscrete")) is None
