@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         EmpiricalDenoiser,
         FunctionDenoiser,
         GaussianDenoiser,
+        GuidedDenoiser,
         JacobianDenoiser,
         MixtureDenoiser,
     )
@@ -126,6 +127,7 @@ __all__ = [
     "FunctionDenoiser",
     "Gaussian",
     "GaussianDenoiser",
+    "GuidedDenoiser",
     "Identity",
     "Jacobian",
     "JacobianDenoiser",
@@ -190,7 +192,7 @@ __all__ = [
 _MODULES = {
     "denoisers": (
         "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser "
-        "GaussianDenoiser JacobianDenoiser MixtureDenoiser"
+        "GaussianDenoiser GuidedDenoiser JacobianDenoiser MixtureDenoiser"
     ),
     "errors": "PgmSyncError",
     "gaussian": "Gaussian",

@@ -1,7 +1,7 @@
 """Denoisers behind one protocol."""
 
 from .base import DenoisedPosterior, Denoiser
-from .diffusers import DiffusersDenoiser
+from .diffusers import DiffusersDenoiser, GuidedDenoiser
 from .empirical import EmpiricalDenoiser
 from .functional import FunctionDenoiser
 from .gaussian import GaussianDenoiser
@@ -16,6 +16,7 @@ __all__ = [
     "EmpiricalDenoiser",
     "FunctionDenoiser",
     "GaussianDenoiser",
+    "GuidedDenoiser",
     "JacobianDenoiser",
     "MixtureDenoiser",
     "PredictingDenoiser",

@@ -1,8 +1,10 @@
-"""A denoiser from a network of diffusers, or any network called like one."""
+"""Denoisers from networks of diffusers, or any network called like one."""
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,22 +14,25 @@ from ..errors import ParameterError, ShapeError
 from ..levels import NoiseLevel
 from .checks import check_noisy
 from .predicting import PredictingDenoiser
+from .prediction import mean_part
 
 
 class DiffusersDenoiser(PredictingDenoiser):
-    """``model(sample, timestep[, condition_argument=condition]).sample`` as a denoiser: a `UNet2DModel`.
+    """``model(sample, timestep[, condition_argument=condition]).sample`` as a denoiser: U-Nets and transformers.
 
     `shape` is the event shape (None: as the model's config says); `prediction_type` what the model was
     trained to predict: the scheduler's ``config.prediction_type`` tells. A condition is one for the whole
-    batch, or ``(*batch, ...)`` tensors, handed over as `condition_argument`.
+    batch, or ``(*batch, ...)`` tensors, handed over as `condition_argument`; or a dictionary of the model's keyword
+    arguments, for instance ``{"encoder_hidden_states": text}`` with text ``(1, tokens, width)``, or ``(*batch, tokens,
+    width)``. `chunk` bounds the rows of one call of the model, and with it memory.
 
     The model runs as it is, on its own device and in its own dtype, with gradients only for a state that
     asks for them: call ``model.eval()``
     first if it has dropout. States and outputs keep the dtype and device of the state. Every level needs the
     scheduler's timestep, and its ``scale_model_input`` where the scheduler has one: `ps.sample` gives both.
 
-    Raises ParameterError on an unknown prediction type, or if the config does not tell the shape; ShapeError
-    if the shape has other channels than the model.
+    Raises ParameterError on an unknown prediction type, a chunk below 1, or if the config does not tell the shape;
+    ShapeError if the shape has other channels than the model.
     """
 
     def __init__(
@@ -36,7 +41,10 @@ class DiffusersDenoiser(PredictingDenoiser):
         shape: tuple[int, ...] | None = None,
         prediction_type: str = "epsilon",
         condition_argument: str = "class_labels",
+        chunk: int | None = None,
     ):
+        if chunk is not None and chunk < 1:
+            raise ParameterError(f"chunk={chunk} rows per call of the model; give at least 1, or None for all")
         config = getattr(model, "config", None)
         channels = getattr(config, "in_channels", None)
         if shape is None:
@@ -56,6 +64,9 @@ class DiffusersDenoiser(PredictingDenoiser):
             )
         self.model = model
         self.condition_argument = condition_argument
+        self.chunk = chunk
+        # Networks of diffusers agree on this name, and not on its place
+        self._named = "timestep" in inspect.signature(getattr(model, "forward", model)).parameters
 
     def __repr__(self) -> str:
         return (
@@ -80,18 +91,90 @@ class DiffusersDenoiser(PredictingDenoiser):
         count = math.prod(batch)
         rows = scaled.reshape(count, *self.shape).to(dtype=dtype, device=device)
         timestep = _per_row(torch.as_tensor(level.timestep), batch, "timestep").to(device)
-        extra = {}
-        if condition is not None:
-            value = _per_row(torch.as_tensor(condition), batch, "condition").to(device)
-            extra[self.condition_argument] = value.to(dtype) if value.is_floating_point() else value
+        given = {} if condition is None else condition
+        if not isinstance(given, Mapping):
+            given = {self.condition_argument: torch.as_tensor(condition)}
+        extra = _rows_of(given, batch, dtype, device)
+        size = count if self.chunk is None else self.chunk
+        outputs = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and noisy.requires_grad):
-            output = self.model(rows, timestep, **extra).sample
+            for start in range(0, max(count, 1), max(size, 1)):
+                part = slice(start, start + size)
+                more = _cut(extra, part)
+                if self._named:
+                    outputs.append(self.model(rows[part], timestep=timestep[part], **more).sample)
+                else:
+                    outputs.append(self.model(rows[part], timestep[part], **more).sample)
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return output.reshape(*batch, *output.shape[1:]).to(noisy)
 
     def _placement(self, noisy: Tensor) -> tuple[torch.dtype, torch.device]:
         like = next(iter(self.model.parameters()), noisy)
         # A diffusers model knows better than its first parameter where layers are kept in another dtype.
         return getattr(self.model, "dtype", like.dtype), getattr(self.model, "device", like.device)
+
+
+class GuidedDenoiser(PredictingDenoiser):
+    """Classifier-free guidance of a denoiser: ``unconditional + scale (conditional - unconditional)``, as predicted.
+
+    Two questions to `denoiser` per step. `unconditional` is the condition without content: a null class, the embedding
+    of an empty prompt, or None for a network that takes no condition there. A learned variance is the conditional one.
+    `rescale` in [0, 1] brings the standard deviation back towards that of the conditional prediction (Lin et al., 2024,
+    Eq. 15 and 16), as diffusers' ``guidance_rescale``.
+
+    Raises ParameterError.
+    """
+
+    def __init__(
+        self, denoiser: PredictingDenoiser, scale: float, unconditional: Any = None, rescale: float = 0.0
+    ):
+        if not isinstance(denoiser, PredictingDenoiser):
+            raise ParameterError(
+                f"guidance works on predictions, and {type(denoiser).__name__} has none; give a DiffusersDenoiser or "
+                "FunctionDenoiser"
+            )
+        if not math.isfinite(scale) or not 0 <= rescale <= 1:
+            raise ParameterError(f"scale={scale} must be finite, and rescale={rescale} must lie in [0, 1]")
+        super().__init__(denoiser.shape, denoiser.prediction_type)
+        self.denoiser, self.scale, self.unconditional, self.rescale = denoiser, scale, unconditional, rescale
+
+    def __repr__(self) -> str:
+        return f"GuidedDenoiser({self.denoiser!r}, scale={self.scale})"
+
+    def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
+        given = self.denoiser.predict(noisy, level, condition)
+        free = self.denoiser.predict(noisy, level, self.unconditional)
+        axis = noisy.ndim - len(self.shape)
+        mean, free_mean = (mean_part(x, noisy, axis) if self.shape else x for x in (given, free))
+        guided = free_mean + self.scale * (mean - free_mean)
+        if self.rescale:
+            axes = tuple(range(axis, noisy.ndim))
+            matched = guided * (mean.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+            guided = self.rescale * matched + (1 - self.rescale) * guided
+        if mean is given:
+            return guided
+        return torch.cat([guided, given.narrow(axis, mean.shape[axis], given.shape[axis] - mean.shape[axis])], axis)
+
+
+def _rows_of(
+    given: Mapping[str, Any], batch: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """Keyword arguments with their tensors, of nested dictionaries too, as ``(n, ...)``; anything else as it is."""
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            out[key] = _rows_of(value, batch, dtype, device)
+        elif isinstance(value, Tensor) or (isinstance(value, int | float) and not isinstance(value, bool)):
+            rows = _per_row(torch.as_tensor(value), batch, f"condition {key!r}").to(device)
+            out[key] = rows.to(dtype) if rows.is_floating_point() else rows
+        else:
+            out[key] = value
+    return out
+
+
+def _cut(extra: Mapping[str, Any], part: slice) -> dict[str, Any]:
+    cut = {key: _cut(value, part) if isinstance(value, dict) else value for key, value in extra.items()}
+    return {key: value[part] if isinstance(value, Tensor) else value for key, value in cut.items()}
 
 
 def _per_row(value: Tensor, batch: tuple[int, ...], what: str) -> Tensor:

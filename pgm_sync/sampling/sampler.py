@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
+from ..denoisers.prediction import mean_part
 from ..errors import (
     BatchError,
     DtypeError,
@@ -305,6 +306,8 @@ class _Look:
         self.joint, self.denoisers, self.conditions = joint, denoisers, conditions
         self.schedulers, self.timestep, self.step, self.tilt, self.clock = schedulers, timestep, step, tilt, clock
         self.processes = processes
+        # Of networks that predict a variance too, other schedulers take the first half, as pipelines hand it to them
+        self.learned = getattr(schedulers[0].config, "variance_type", None) in ("learned", "learned_range")
         self.asked = 0  # times that every denoiser was
         self.level = noise_level(schedulers[0], timestep)
         self.where = coordinates(schedulers[0], timestep)
@@ -332,7 +335,10 @@ class _Look:
             answers[name] = answer
         if self.processes is not None:
             answers = self.processes.gather(answers, self.step)
-        outputs = {name: answer[0] for name, answer in answers.items()}
+        outputs = {
+            name: answer[0] if self.learned else mean_part(answer[0], noisy[name], 1)
+            for name, answer in answers.items()
+        }
         denoised = {name: self.clip(answer[1]) for name, answer in answers.items()}
         covariances = {name: answer[2] for name, answer in answers.items() if answer[2] is not None}
         self.asked += 1

@@ -116,7 +116,8 @@ class TestConditions:
         assert torch.equal(denoiser.denoise(noisy, self.level, 2), expected)
 
     def test_labels_that_do_not_fit(self, classes):
-        with pytest.raises(ShapeError, match=r"the condition of shape \(3,\) does not fit the batch \(2,\)"):
+        message = r"the condition 'class_labels' of shape \(3,\) does not fit the batch \(2,\)"
+        with pytest.raises(ShapeError, match=message):
             DiffusersDenoiser(classes).denoise(normal(2, *SHAPE), self.level, torch.tensor([0, 1, 2]))
 
     def test_timesteps_per_row(self, model):
