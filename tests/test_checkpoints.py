@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 import pgm_sync as ps
+from tests.pipelines import PIPELINES, _vae
 
+# torch, when diffusers hands its tensors to numpy
+pytestmark = pytest.mark.filterwarnings("ignore:__array")
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
 UNET = {
     "block_out_channels": (4, 8), "layers_per_block": 1, "norm_num_groups": 2, "cross_attention_dim": 8,
@@ -100,6 +103,22 @@ def test_flux_packs_its_latents():
     graph = wide.window_graph(pipe, 32, 64, 32, 16, modes=0)
     text = {"prompt_embeds": embeds(3)["prompt_embeds"], "pooled_prompt_embeds": torch.zeros(3, 5)}
     assert wide.paint(pipe, graph, num_inference_steps=2, **text).shape == (1, 3, 32, 64)
+
+
+@pytest.mark.parametrize("name", ["SDXL", "SD3"])
+def test_a_wide_picture_of_others(name):
+    wide, pipe = recipe("wide"), PIPELINES[name].build()
+    scheduler, pipe.vae = pipe.scheduler, _vae().eval()
+    graph = wide.window_graph(pipe, 64, 128, 64, 32, modes=0)
+    pooled = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    text = {**embeds(3), "pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": torch.zeros(3, 5)}
+    try:
+        picture = wide.paint(pipe, graph, num_inference_steps=2, **text)
+    finally:
+        pipe.vae = None
+    assert picture.shape == (1, 3, 64, 128)
+    assert torch.isfinite(picture).all()
+    assert pipe.scheduler is scheduler
 
 
 def test_regions(stable_diffusion):
