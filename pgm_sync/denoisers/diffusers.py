@@ -24,7 +24,8 @@ class DiffusersDenoiser(PredictingDenoiser):
     trained to predict: the scheduler's ``config.prediction_type`` tells. A condition is one for the whole
     batch, or ``(*batch, ...)`` tensors, handed over as `condition_argument`; or a dictionary of the model's keyword
     arguments, for instance ``{"encoder_hidden_states": text}`` with text ``(1, tokens, width)``, or ``(*batch, tokens,
-    width)``. `chunk` bounds the rows of one call of the model, and with it memory.
+    width)``; dictionaries and sequences in it are gone through, numbers are handed over as they are. `chunk` bounds
+    the rows of one call of the model, and with it memory (not that of gradients, as for Jacobians).
 
     The model runs as it is, on its own device and in its own dtype, with gradients only for a state that
     asks for them: call ``model.eval()``
@@ -118,7 +119,7 @@ class GuidedDenoiser(PredictingDenoiser):
     """Classifier-free guidance of a denoiser: ``unconditional + scale (conditional - unconditional)``, as predicted.
 
     Two questions to `denoiser` per step. `unconditional` is the condition without content: a null class, the embedding
-    of an empty prompt, or None for a network that takes no condition there. A learned variance is the conditional one.
+    of an empty prompt, or None for a network that takes no condition there; one for all samples. A learned variance is the conditional one.
     `rescale` in [0, 1] brings the standard deviation back towards that of the conditional prediction (Lin et al., 2024,
     Eq. 15 and 16), as diffusers' ``guidance_rescale``.
 
@@ -157,24 +158,26 @@ class GuidedDenoiser(PredictingDenoiser):
 
 
 def _rows_of(
-    given: Mapping[str, Any], batch: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> dict[str, Any]:
-    """Keyword arguments with their tensors, of nested dictionaries too, as ``(n, ...)``; anything else as it is."""
-    out: dict[str, Any] = {}
-    for key, value in given.items():
-        if isinstance(value, Mapping):
-            out[key] = _rows_of(value, batch, dtype, device)
-        elif isinstance(value, Tensor) or (isinstance(value, int | float) and not isinstance(value, bool)):
-            rows = _per_row(torch.as_tensor(value), batch, f"condition {key!r}").to(device)
-            out[key] = rows.to(dtype) if rows.is_floating_point() else rows
-        else:
-            out[key] = value
-    return out
+    value: Any, batch: tuple[int, ...], dtype: torch.dtype, device: torch.device, name: str = "condition"
+) -> Any:
+    """The tensors of a condition, in dictionaries and sequences too, as ``(n, ...)``; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: _rows_of(part, batch, dtype, device, f"condition {key!r}") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_rows_of(part, batch, dtype, device, name) for part in value)
+    if not isinstance(value, Tensor):
+        return value
+    rows = _per_row(value, batch, name).to(device)
+    return rows.to(dtype) if rows.is_floating_point() else rows
 
 
-def _cut(extra: Mapping[str, Any], part: slice) -> dict[str, Any]:
-    cut = {key: _cut(value, part) if isinstance(value, dict) else value for key, value in extra.items()}
-    return {key: value[part] if isinstance(value, Tensor) else value for key, value in cut.items()}
+def _cut(value: Any, part: slice) -> Any:
+    """The same for a part of the rows."""
+    if isinstance(value, Mapping):
+        return {key: _cut(v, part) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_cut(v, part) for v in value)
+    return value[part] if isinstance(value, Tensor) else value
 
 
 def _per_row(value: Tensor, batch: tuple[int, ...], what: str) -> Tensor:

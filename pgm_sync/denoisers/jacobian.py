@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -201,6 +201,10 @@ def _along(rows: Tensor, like: Tensor) -> Tensor:
 
 def _copies(value: Any, batch: torch.Size, count: int) -> Any:
     """Values per sample, ``(*batch, ...)``, for `count` copies of the batch in one; values for all as they are."""
+    if isinstance(value, Mapping):
+        return {key: _copies(part, batch, count) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copies(part, batch, count) for part in value)
     if not isinstance(value, Tensor) or not batch or value.shape[: len(batch)] != batch:
         return value
     return value.expand(count, *value.shape).flatten(0, len(batch))

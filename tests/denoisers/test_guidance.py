@@ -163,6 +163,40 @@ def test_posterior_covariances_reach_through_conditions_and_guidance(guided, gen
     assert torch.allclose(found, symmetric, atol=1e-6 * symmetric.abs().max())
 
 
+@pytest.mark.parametrize("mode", ["reverse", "differences"])
+def test_covariances_with_a_condition_per_sample(mode, generator):
+    """A dictionary for two samples, against each sample by itself."""
+    model = text_unet().double()
+    denoiser = ps.JacobianDenoiser(ps.DiffusersDenoiser(model, (4, 8, 8)), mode)
+    text = torch.randn(2, 5, 8, generator=generator, dtype=torch.float64)
+    state = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    features = ps.DCT((4, 8, 8), 1)
+    both = denoiser.posterior(state, LEVEL, {"encoder_hidden_states": text}, features).covariance
+    for k in range(2):
+        one = denoiser.posterior(state[k : k + 1], LEVEL, {"encoder_hidden_states": text[k : k + 1]}, features)
+        assert torch.allclose(both[k], one.covariance[0], atol=1e-8)
+
+
+def test_sequences_of_tensors_are_cut_and_numbers_handed_over(generator):
+    model = text_unet()
+    states = torch.randn(3, 4, 8, 8, generator=generator)
+    # what a ControlNet adds to a U-Net of two blocks
+    shapes = [(4, 8, 8), (4, 8, 8), (4, 4, 4), (8, 4, 4)]
+    down = tuple(torch.randn(3, *shape, generator=generator) for shape in shapes)
+    condition = {
+        "encoder_hidden_states": torch.randn(3, 6, 8, generator=generator),
+        "down_block_additional_residuals": down,
+        "mid_block_additional_residual": torch.randn(3, 8, 4, 4, generator=generator),
+        "cross_attention_kwargs": {"scale": 0.5},
+    }
+    whole = ps.DiffusersDenoiser(model, (4, 8, 8)).denoise(states, LEVEL, condition)
+    with torch.no_grad():
+        output = model(states, 400, **condition).sample
+    assert torch.allclose(whole, (states - 0.8 * output) / 0.6, atol=1e-5)
+    parts = ps.DiffusersDenoiser(model, (4, 8, 8), chunk=2).denoise(states, LEVEL, condition)
+    assert torch.allclose(parts, whole, atol=1e-5)
+
+
 def test_bad_guidance_is_refused():
     network = ps.DiffusersDenoiser(transformer())
     for arguments in ((float("nan"),), (2.0, None, 1.5)):
