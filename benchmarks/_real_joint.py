@@ -266,21 +266,12 @@ def together(
 ) -> Callable[[Tensor, ps.NoiseLevel], Tensor]:
     joint = ps.JointDenoiser(graph, **way.options)
 
-    def ask(level: ps.NoiseLevel, noisy: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        means, covariances = {}, {}
-        for name, x in noisy.items():
-            if name in joint.needs_covariance:
-                means[name], covariances[name] = denoisers[name].posterior(x, level, None, joint.needs_covariance[name])
-            else:
-                means[name] = denoisers[name].denoise(x, level)
-        return means, covariances
-
     def denoise(z: Tensor, level: ps.NoiseLevel) -> Tensor:
         noisy = data.cut(z)
-        own, covariances = ask(level, noisy)
+        own, covariances = joint.ask(denoisers, noisy, level)
         found = joint(noisy, own, level, covariances)
         if way.tilt is not None:
-            found = way.tilt(joint, noisy, found, level, own, partial(ask, level))
+            found = way.tilt(joint, noisy, found, level, own, partial(joint.ask, denoisers, level=level))
         return data.paste(found.mean)
 
     return denoise

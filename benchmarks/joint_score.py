@@ -5,6 +5,7 @@ from __future__ import annotations
 from _table import main, table  # first: it pins the threads
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,15 +52,10 @@ def build(quick: bool) -> str:
             white = torch.randn(truth.shape, generator=generator, dtype=torch.float64)
             x = level.alpha * truth + level.sigma * white @ root.T
             noisy = dict(enumerate(x.split(2, 1)))
-            def ask(states: Any, level: ps.NoiseLevel = level) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-                wanted = field.needs_covariance
-                seen = {k: denoisers[k].posterior(v, level, None, wanted.get(k)) for k, v in states.items()}
-                return {k: p.mean for k, p in seen.items()}, {k: seen[k].covariance for k in wanted}
-
-            own_means, covariances = ask(noisy)
+            own_means, covariances = field.ask(denoisers, noisy, level)
             found = field(noisy, own_means, level, covariances)
             if tilt is not None:
-                found = tilt(field, noisy, found, level, own_means, ask)
+                found = tilt(field, noisy, found, level, own_means, partial(field.ask, denoisers, level=level))
             means = found.mean
             best = exact.denoise(x, level)
             own = stacked(list(own_means.values()))

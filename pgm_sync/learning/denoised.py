@@ -18,7 +18,6 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..graph.serialization import write_atomically
 from ..levels import NoiseLevel
 from ..score import Carriers, JointDenoiser
-from ..score.noise import correlate
 from .problem import FEWEST, as_samples, cut_views
 
 
@@ -100,9 +99,7 @@ def denoise_all(
     generator = torch.Generator().manual_seed(seed)
     found = []
     for number, level in enumerate(tqdm(levels, desc="denoise", disable=not progress)):
-        white = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in clean]
-        if joint.correlates and joint.noise is not None:
-            white = correlate(joint.noise, joint.reduction, white, joint.carriers)
+        white = joint.correlated([torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in clean])
         states = [level.alpha * x + level.sigma * e for x, e in zip(clean, white, strict=True)]
         noisy = {name: joint.carriers.view(states, name) for name in names}
         denoised, covariances = {}, {}

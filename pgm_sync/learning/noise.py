@@ -29,7 +29,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..inference import infer
 from ..levels import NoiseLevel, variance_preserving
 from ..score import JointDenoiser, PosteriorCovariance, find_carriers
-from ..score.noise import correlate, own_gaussian
+from ..score.noise import own_gaussian
 from .denoised import denoiser_of_each
 
 CORRELATIONS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98)
@@ -116,8 +116,7 @@ def likelihood_bound(
     gaps = []
     for level in levels:
         noise = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in clean]
-        if joint.noise is not None:
-            noise = correlate(joint.noise, joint.reduction, noise, joint.carriers)
+        noise = joint.correlated(noise)
         noisy = [level.alpha * x + level.sigma * e for x, e in zip(clean, noise, strict=True)]
         gaps.append(reference.gap(joint, clean, noisy, denoise(noisy, level), level))
     integrand = snr[:, None] * torch.stack(gaps)  # d snr = snr d log snr
@@ -146,15 +145,8 @@ def _summary(correlations: Sequence[float], values: Tensor) -> NoiseCorrelation:
 def _joint_means(
     joint: JointDenoiser, denoisers: Mapping[Name, Denoiser], states: Sequence[Tensor], level: NoiseLevel
 ) -> list[Tensor]:
-    wanted = joint.needs_covariance
     noisy = dict(zip(joint.graph.trajectories, states, strict=True))
-    denoised, covariances = {}, {}
-    for name, x in noisy.items():
-        if name in wanted:
-            asked = joint.posterior_covariance.denoiser(denoisers[name])
-            denoised[name], covariances[name] = asked.posterior(x, level, None, wanted[name])
-        else:
-            denoised[name] = denoisers[name].denoise(x, level)
+    denoised, covariances = joint.ask(denoisers, noisy, level)
     return list(joint(noisy, denoised, level, covariances).mean.values())
 
 

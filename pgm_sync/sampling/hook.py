@@ -17,7 +17,6 @@ from ..errors import NotFiniteError, ParameterError, UnsupportedError, Unsupport
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, JointDenoiser, PosteriorCovariance
-from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, noise_level, prediction_type
 from .families import OWN_NOISE
 
@@ -142,9 +141,7 @@ def joint_denoiser(
 
 def follow(joint: JointDenoiser, white: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
     """White noise ``(k, *shape)`` per trajectory, shared and correlated as the joint denoiser takes it to be."""
-    states = joint.carriers.first(white)
-    if joint.correlates and joint.noise is not None:
-        states = correlate(joint.noise, joint.reduction, states, joint.carriers)
+    states = joint.correlated(joint.carriers.first(white))
     return {name: joint.carriers.view(states, name) for name in white}
 
 

@@ -111,4 +111,3 @@ class Rows(NamedTuple):
             expected=own,
             got=got,
         )
-

@@ -28,7 +28,6 @@ from ..errors import (
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
-from ..score.noise import correlate
 from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
 from .families import require_plain_step
@@ -403,7 +402,7 @@ class _NoiseSource:
         """Noise ``(num_samples, *shape)`` per carrier, from float32 on the CPU: the same for any dtype and device."""
         white = [torch.from_numpy(self._next(k)) for k in range(len(self.generators))]
         self._draws += 1
-        return self._correlated([w.to(device=self.device, dtype=self.dtype) for w in white])
+        return self.joint.correlated([w.to(device=self.device, dtype=self.dtype) for w in white])
 
     def _next(self, k: int) -> np.ndarray:
         """The next numbers of every stream of carrier k; after the first draw, several at a time (the same numbers)."""
@@ -435,13 +434,7 @@ class _NoiseSource:
                     name=carrier.name,
                 )
             out.append(noise[carrier.name].to(device=self.device, dtype=self.dtype))
-        return self._correlated(out)
-
-    def _correlated(self, white: list[Tensor]) -> list[Tensor]:
-        joint = self.joint
-        if not joint.correlates or joint.noise is None:
-            return white
-        return correlate(joint.noise, joint.reduction, white, joint.carriers)
+        return self.joint.correlated(out)
 
     def next_step(self) -> None:
         """Forget the noise of the last step."""

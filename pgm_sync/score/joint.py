@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..denoisers import Denoiser
 from ..errors import ParameterError, UnknownNameError, UnsupportedError
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
@@ -186,6 +187,12 @@ class JointDenoiser:
         """Whether trajectories have noise in common, on a canvas or correlated (Eq. 5')."""
         return self.on_canvas or self.carriers.shared or self.noise is not None
 
+    def correlated(self, white: Sequence[Tensor]) -> list[Tensor]:
+        """White noise ``(batch, *shape)`` per carrier, correlated as `noise_correlation` says (Eq. 5')."""
+        if not self.correlates or self.noise is None:
+            return list(white)
+        return noise_models.correlate(self.noise, self.reduction, white, self.carriers)
+
     def with_settings(
         self, posterior_covariance: PosteriorCovariance, canvas_weights: CanvasWeights | None
     ) -> JointDenoiser:
@@ -205,6 +212,20 @@ class JointDenoiser:
         if not self.posterior_covariance.asks or not self.couple:
             return {}
         return dict(self.reduction.features) if not self._canvases else {}
+
+    def ask(
+        self, denoisers: Mapping[Name, Denoiser], noisy: Mapping[Name, Tensor], level: NoiseLevel
+    ) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
+        """What a call needs of every trajectory's denoiser: means ``(batch, *shape)``, and covariances where wanted."""
+        wanted = self.needs_covariance
+        means, covariances = {}, {}
+        for name, x in noisy.items():
+            if name in wanted:
+                asked = self.posterior_covariance.denoiser(denoisers[name])
+                means[name], covariances[name] = asked.posterior(x, level, None, wanted[name])
+            else:
+                means[name] = denoisers[name].denoise(x, level)
+        return means, covariances
 
     def __call__(
         self,
@@ -300,7 +321,7 @@ class JointDenoiser:
             # Eq. 6: eta_c - K m_joint = C^{-1} (m_joint - m) + h
             implied = {name: _times(evidence[name], joint[name] - own[name]) for name in features}
             implied = {name: h + tilt[name] if name in tilt else h for name, h in implied.items()}
-        if self._floored and solved is not None:
+        if self._floored:
             share, guard = raised.item(), Guard("joint")
         else:
             by_node = {name: fraction.item() for name, fraction in capped.items()}

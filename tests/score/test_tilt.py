@@ -25,19 +25,11 @@ def noisy(size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
 
 
 def joint_mean(joint, denoisers, states, level=LEVEL, tilt=None):
-    def ask(noisy):
-        means, covariances = {}, {}
-        for name, x in noisy.items():
-            if name in joint.needs_covariance:
-                answer = denoisers[name].posterior(x, level, None, joint.needs_covariance[name])
-                means[name], covariances[name] = answer.mean, answer.covariance
-            else:
-                means[name] = denoisers[name].denoise(x, level)
-        return means, covariances
-
-    own, covariances = ask(states)
+    own, covariances = joint.ask(denoisers, states, level)
     first = joint(states, own, level, covariances)
-    return (first if tilt is None else tilt(joint, states, first, level, own, ask)).mean
+    if tilt is None:
+        return first.mean
+    return tilt(joint, states, first, level, own, lambda noisy: joint.ask(denoisers, noisy, level)).mean
 
 
 def test_gaussian_denoisers_give_the_exact_posterior_mean_however_often_they_are_asked(generator):
