@@ -28,7 +28,7 @@ from ..maps import LinearMap
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance
 from .hook import (
     Reading,
-    check_finite,
+    check_output,
     follow,
     full_precision,
     hooked,
@@ -370,7 +370,7 @@ class _Run:
         noisy, denoised, levels = dict[Name, Tensor](), dict[Name, Tensor](), dict[Name, NoiseLevel]()
         for node in self.nodes:
             noisy[node.name], denoised[node.name], levels[node.name] = node.contents()
-            check_finite({node.name: denoised[node.name]}, node.steps)
+            check_output({node.name: denoised[node.name]}, node.steps)
         found, noisy, denoised = self._engine(noisy, denoised, levels, step)
         answers: list[tuple[_Node, Tensor | None]] = []
         for node in moving:
