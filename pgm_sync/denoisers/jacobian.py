@@ -91,8 +91,16 @@ class JacobianDenoiser(Denoiser):
         unit = torch.eye(size, dtype=noisy.dtype, device=noisy.device).reshape(size, *features.out_shape)
         rows = features.adjoint(unit)  # (r, *shape)
         products = {"reverse": self._reverse, "forward": self._forward, "differences": self._differences}
-        with torch.inference_mode(False):
-            mean, derivative = products[self.mode](noisy.clone(), level, _normal(condition), features, rows)
+        try:
+            with torch.inference_mode(False):
+                mean, derivative = products[self.mode](noisy.clone(), level, _normal(condition), features, rows)
+        except RuntimeError as error:
+            if "Inference tensors" not in str(error):
+                raise
+            raise UnsupportedError(
+                f"{self.denoiser!r} was made under torch.inference_mode, so that autograd can keep none of its "
+                "tensors; make or load it outside of that, or use mode='differences'"
+            ) from error
         scale = expand(level.sigma, noisy, 2) ** 2 / expand(level.alpha, noisy, 2)
         covariance = scale * (derivative + derivative.mT) / 2
         if not bool(torch.isfinite(covariance).all()):

@@ -142,10 +142,7 @@ class Attachment:
 
     def samples(self, latents: Tensor) -> dict[Name, Tensor]:
         """What a pipeline returned as latents, ``(k, *shape)`` per trajectory and per hidden canvas."""
-        contents = self._everywhere(self.rows.split(latents))
-        carriers = self.joint.carriers
-        states = carriers.gather(contents)
-        return {name: contents.get(name, carriers.view(states, name)) for name in carriers.views}
+        return self.joint.carriers.complete(self._everywhere(self.rows.split(latents)))
 
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 
 import pgm_sync as ps
 from pgm_sync.denoisers import DiffusersDenoiser, EmpiricalDenoiser, FunctionDenoiser, MixtureDenoiser
-from pgm_sync.errors import NotFiniteError, ParameterError, ShapeError
+from pgm_sync.errors import NotFiniteError, ParameterError, ShapeError, UnsupportedError
 
 SHAPE = (2, 4, 4)
 CHUNKS = [1, 2, 5, 64]
@@ -137,6 +137,25 @@ class Halved(Counting):
 def test_an_answer_of_a_wrong_shape_is_named():
     with pytest.raises(ShapeError, match="denoiser of 0 returned shape"):
         run(Halved(mixture()), chunk=100)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"posterior_covariance": "denoiser", "tilt": ps.Tilt()}, {"posterior_covariance": "jacobian", "chunk": 4},
+    {"corrector": ps.Langevin(), "noise_correlation": 0.4}, {"eta": 1.0},
+], ids=["surrogate", "tilt", "jacobian", "corrector", "stochastic"])  # fmt: skip
+def test_under_inference_mode(options):
+    """The same samples; what the caller made under inference mode, conditions included, may go in."""
+    own = mixture()
+    expected = run(own, conditions=1, **options)
+    with torch.inference_mode():
+        same(run(own, conditions=torch.ones(2, dtype=torch.int64), **options), expected)
+
+
+def test_a_denoiser_made_under_inference_mode_has_no_derivatives():
+    with torch.inference_mode():
+        own = mixture()
+    with pytest.raises(UnsupportedError, match="made under torch.inference_mode.*outside"):
+        run(own, posterior_covariance="jacobian")
 
 
 @pytest.mark.parametrize("chunk", [0, -1, 2.5])
