@@ -49,7 +49,7 @@ def build(quick: bool) -> str:
             f"{found['engine'] / found['total']:.1%}",
         ])  # fmt: skip
     return (
-        f"A canvas seen through windows of 4 x {SIZE} x {SIZE}, {STEPS} steps, a U-Net of Stable Diffusion's kind with\n"
+        f"A canvas seen through windows of 4 x {SIZE} x {SIZE}, {STEPS} steps, a U-Net like Stable Diffusion's with\n"
         "fewer channels and random weights; a process for each row. Peak: resident memory of the process, the\n"
         f"libraries and the network included ({one['peak'] / 2**20:.0f} MiB for one window).\n\n" + table(rows)
     )

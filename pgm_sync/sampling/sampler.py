@@ -63,7 +63,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, and of Eq. 8: capped, per step, by node; guard; peak_memory
+    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, peak_memory; of Eq. 8: capped, per step, by node, guard
     graph: FactorGraph
 
     def __repr__(self) -> str:
