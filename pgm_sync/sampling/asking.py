@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,11 +70,13 @@ def ask(
             )
             for at in range(0, len(rows), chunk)
         ]  # fmt: skip
-        joined = [
-            None if part[0] is None else torch.cat(part).split(counts) for part in zip(*pieces, strict=True)
-        ]
-        for k, name in enumerate(group.names):
-            answers[name] = Answer(*(None if part is None else part[k] for part in joined))
+        outputs = torch.cat([piece.output for piece in pieces]).split(counts)
+        means = torch.cat([piece.mean for piece in pieces]).split(counts)
+        known = [piece.covariance for piece in pieces if piece.covariance is not None]
+        covariances: Sequence[Tensor | None] = (
+            torch.cat(known).split(counts) if known else [None] * len(counts)
+        )
+        answers.update(zip(group.names, map(Answer, outputs, means, covariances), strict=True))
     return {name: answers[name] for name in denoisers}
 
 

@@ -63,7 +63,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, peak_memory; of Eq. 8: capped, per step, by node, guard
+    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, peak_memory; of Eq. 8: capped per step and node, guard
     graph: FactorGraph
 
     def __repr__(self) -> str:
