@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -32,7 +32,7 @@ def _pyplot() -> Any:
 
 def correlation_colours() -> Any:
     """The diverging colour map of all figures: blue for -1, grey for 0, orange for 1."""
-    _pyplot()
+    pyplot()
     from matplotlib.colors import LinearSegmentedColormap
 
     stops = ["#2166ac", "#8fb7d9", "#e9e9e6", "#eda878", "#c8501a"]
@@ -55,7 +55,7 @@ def draw_graph(
 
     Raises MissingPackageError without matplotlib, PgmSyncError on more than 250 nodes.
     """
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.cm import ScalarMappable
     from matplotlib.patches import FancyBboxPatch, PathPatch
     from matplotlib.path import Path
@@ -126,7 +126,7 @@ def draw_correlations(table: Iterable[Any], ax: Axes | None = None, numbers: boo
 
     Raises MissingPackageError without matplotlib, ShapeError on an empty table.
     """
-    plt = _pyplot()
+    plt = pyplot()
     edges = by_edge(table)
     if not edges:
         raise ShapeError("the correlation table has no row to draw")
@@ -154,7 +154,7 @@ def draw_images(pictures: Mapping[str, Tensor], columns: int = 2) -> Figure:
 
     Raises MissingPackageError without matplotlib, ShapeError, NotFiniteError.
     """
-    plt = _pyplot()
+    plt = pyplot()
     from .images import sheet
 
     if not pictures:
