@@ -8,7 +8,6 @@ Written from the published update. With alpha_bar = alpha^2 and alpha_bar' that 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from ..denoisers import Denoiser
 from ..errors import NotFiniteError, ParameterError, ShapeError, UnknownNameError, UnsupportedSchedulerError
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
-from ..sampling import sampling_steps
-from ..sampling.coordinates import coordinates, noise_level
+from .projection import projection
+from .run import Noise, Run, prepare, scaled
 
 FORMS = ("explicit", "implicit")
+OUT_OF_RANGE = 1e4  # of a state's numbers, beyond which it is the update that has diverged, not the denoiser
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,9 @@ def pulled(
     return stepped - strength * (noisy - target)
 
 
-@torch.no_grad()
 def sample_syncsde(
     denoisers: Mapping[Name, Denoiser],
-    pulls: Mapping[Name, Pull],
+    pulls: Mapping[Name, Pull | Sequence[Pull]],
     scheduler: Any,
     num_inference_steps: int = 50,
     num_samples: int = 1,
@@ -90,8 +89,8 @@ def sample_syncsde(
     denoisers
         one per trajectory.
     pulls
-        ``{trajectory: what draws it}``; the others are sampled by themselves. All states of a step are taken before
-        it, so the order does not matter.
+        ``{trajectory: what draws it}``, one `Pull` or several, which add up; the others are sampled by themselves. All
+        states of a step are taken before it, so the order does not matter. `pulls_from_graph` reads them from a graph.
     scheduler
         a DDIM scheduler; it is copied, never changed. Steps are deterministic.
     seed, conditions, initial_noise, device, dtype
@@ -103,6 +102,72 @@ def sample_syncsde(
     projection or mask of another shape, and NotFiniteError, naming the trajectory and the step, when the explicit
     update diverges.
     """
+    check_syncsde(scheduler, strength, form)
+    graph = FactorGraph()  # without factors: it checks the arguments, and draws the noise
+    for name, denoiser in denoisers.items():
+        graph.add_trajectory(name, denoiser.shape)
+    run = prepare(
+        graph, denoisers, scheduler, num_inference_steps, num_samples, seed, conditions=conditions,
+        initial_noise=initial_noise, device=device, dtype=dtype, progress=False,
+    )  # fmt: skip
+    return draw_along(run, pulls, Noise(run, projection(graph), "own").first()[0], strength, form)
+
+
+@torch.no_grad()
+def draw_along(
+    run: Run,
+    pulls: Mapping[Name, Pull | Sequence[Pull]],
+    noise: Mapping[Name, Tensor],
+    strength: float,
+    form: str,
+) -> dict[Name, Tensor]:
+    """Final states of all trajectories, from white `noise`. Raises as `sample_syncsde`."""
+    drawn = {name: [own] if isinstance(own, Pull) else list(own) for name, own in pulls.items()}
+    for name, all_pulls in drawn.items():
+        for pull in all_pulls:
+            for end in (name, pull.source):
+                if end not in run.names:
+                    raise UnknownNameError(
+                        f"the pull of {pull.source!r} on {name!r} names {end!r}, which has no denoiser",
+                        name=end,
+                    )
+    own = run.schedulers([None])
+    scheduler = own[None]
+    states = {name: scaled(noise[name], scheduler) for name in run.names}
+    for step, timestep in run.timesteps(own):
+        try:
+            seen = run.ask(states, scheduler, timestep, step)
+        except NotFiniteError as error:
+            name = error.data["name"]
+            if name in drawn and states[name].abs().max() > OUT_OF_RANGE:
+                raise _diverged(name, step, strength, form) from error
+            raise
+        gain = step_gain(*_alpha_bars(scheduler, int(timestep)))
+        gain *= strength * int(timestep) / scheduler.config.num_train_timesteps
+        after = {}
+        for name, noisy in states.items():
+            after[name] = scheduler.step(seen.outputs[name], timestep, noisy, return_dict=False)[0]
+            if not drawn.get(name):
+                continue
+            target, mask = _together(drawn[name], states, noisy, name)
+            after[name] = _fit(pulled(after[name], noisy, target, gain, mask, form), noisy, name)
+            if not torch.isfinite(after[name]).all():
+                raise _diverged(name, step, strength, form)
+        states = after
+    return states
+
+
+def _diverged(name: Name, step: int, strength: float, form: str) -> NotFiniteError:
+    return NotFiniteError(
+        f"SyncSDE's {form} update of {name!r} diverged at step {step}; use more steps, a smaller strength than "
+        f"{strength:g}, or form='implicit'",
+        name=name,
+        step=step,
+    )
+
+
+def check_syncsde(scheduler: Any, strength: float, form: str) -> None:
+    """Raises UnsupportedSchedulerError, ParameterError."""
     if "DDIMScheduler" not in [cls.__name__ for cls in type(scheduler).__mro__]:
         raise UnsupportedSchedulerError(
             f"SyncSDE's update is one of DDIM; {type(scheduler).__name__} is not a DDIMScheduler",
@@ -112,54 +177,19 @@ def sample_syncsde(
         raise ParameterError(f"form={form!r} is not one of {', '.join(FORMS)}", form=form)
     if not 0 <= strength < math.inf:
         raise ParameterError(f"strength={strength} must be finite and at least 0", strength=strength)
-    for name, pull in pulls.items():
-        for known in (name, pull.source):
-            if known not in denoisers:
-                raise UnknownNameError(
-                    f"the pull of {pull.source!r} on {name!r} names {known!r}, which has no denoiser",
-                    name=known,
-                )
-    graph = FactorGraph()  # without factors: it checks the arguments, and draws the noise
-    for name, denoiser in denoisers.items():
-        graph.add_trajectory(name, denoiser.shape)
-    first = next(
-        sampling_steps(
-            graph, denoisers, scheduler, num_inference_steps, num_samples, seed,
-            conditions=conditions, initial_noise=initial_noise, device=device, dtype=dtype,
-        )
-    )  # fmt: skip
-    given = conditions if isinstance(conditions, Mapping) else dict.fromkeys(denoisers, conditions)
-    own = copy.deepcopy(scheduler)
-    own.set_timesteps(num_inference_steps, device=device)
-    trained = own.config.num_train_timesteps
-    states = dict(first.noisy)
-    for step, timestep in enumerate(own.timesteps):
-        where, level = coordinates(own, timestep), noise_level(own, timestep)
-        gamma = step_gain(*_alpha_bars(own, int(timestep)))
-        after = {}
-        for name, denoiser in denoisers.items():
-            noisy = states[name]
-            denoised = denoiser.denoise(noisy, level, given.get(name))
-            output = where.output_from_denoised(denoised, noisy)
-            after[name] = own.step(output, timestep, noisy, return_dict=False)[0]
-            if name not in pulls:
-                continue
-            pull = pulls[name]
-            target = pull.project(states[pull.source])
-            moved = pulled(
-                after[name], noisy, _fit(target, noisy, name), gamma * strength * int(timestep) / trained,
-                pull.mask, form,
-            )  # fmt: skip
-            after[name] = _fit(moved, noisy, name)
-            if not torch.isfinite(after[name]).all():
-                raise NotFiniteError(
-                    f"SyncSDE's {form} update of {name!r} diverged at step {step}; use more steps, a smaller strength "
-                    f"than {strength:g}, or form='implicit'",
-                    name=name,
-                    step=step,
-                )
-        states = after
-    return states
+
+
+def _together(
+    pulls: Sequence[Pull], states: Mapping[Name, Tensor], noisy: Tensor, name: Name
+) -> tuple[Tensor, Tensor | float]:
+    """Several pulls as one: the sum of their masks, and the mean of their targets by mask."""
+    targets = [_fit(pull.project(states[pull.source]), noisy, name) for pull in pulls]
+    if len(pulls) == 1:
+        return targets[0], pulls[0].mask
+    masks = [torch.as_tensor(pull.mask).to(noisy) for pull in pulls]
+    total = sum(masks, torch.zeros_like(noisy[0]))
+    target = sum((mask * to for mask, to in zip(masks, targets, strict=True)), torch.zeros_like(noisy))
+    return torch.where(total != 0, target / total, noisy), total
 
 
 def _fit(tensor: Tensor, noisy: Tensor, name: Name) -> Tensor:

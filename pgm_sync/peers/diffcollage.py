@@ -1,0 +1,151 @@
+"""DiffCollage on any canvas: trajectories count +1, what they share is taken off again (Zhang et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..denoisers import Denoiser
+from ..errors import ParameterError, ShapeError, UnsupportedError
+from ..graph import FactorGraph
+from ..graph.factor_graph import Name
+from .projection import Projection, Sight, projection
+from .run import Run
+
+Separators = Callable[
+    [tuple[int, ...]], Denoiser
+]  # shape of an overlap -> what is known of contents of that shape
+LARGEST = 4096  # overlaps of overlaps; those of windows in a row or on a grid are a few per window
+
+
+class Overlap(NamedTuple):
+    """Elements that several trajectories share."""
+
+    sites: frozenset[int]  # on the canvas, flat
+    times: int  # how often its score is added; mostly negative
+    first: Name  # the first trajectory that shows all of it
+    box: tuple[int, ...] | None  # its shape in that trajectory, where it is a box
+
+
+def overlaps(graph: FactorGraph) -> list[Overlap]:
+    """All regions of the Bethe sum besides the trajectories, with their counting numbers.
+
+    Regions are intersections of trajectories; each counts ``1 - (counts of all regions that contain it)``, so that
+    every element counts once in all: -1 for the overlap of neighbours in a row, +1 again where four windows of a grid
+    meet (Kikuchi's rule; on trees of windows, Bethe's). Those with count 0 are left out.
+
+    >>> import pgm_sync as ps
+    >>> [(len(o.sites), o.times, o.box) for o in overlaps(ps.wide_canvas((1, 1, 8), window=(1, 4), stride=2))]
+    [(2, -1, (1, 1, 2)), (2, -1, (1, 1, 2))]
+
+    Raises UnsupportedError for content that is not shared by picking elements, or too many overlaps.
+    """
+    shared = projection(graph)
+    found: list[Overlap] = []
+    for k in range(len(shared.canvases)):
+        views: dict[Name, Tensor] = {}
+        for name, sights in shared.sights.items():
+            for sight in sights:
+                if sight.canvas == k:
+                    if not isinstance(sight.view, Tensor):
+                        raise UnsupportedError(
+                            f"{name!r} does not show elements of a canvas, but mixtures of them"
+                        )
+                    views[name] = sight.view
+        found += _regions(graph, views)
+    return found
+
+
+def _regions(graph: FactorGraph, views: dict[Name, Tensor]) -> list[Overlap]:
+    tops = {frozenset(view.tolist()): name for name, view in views.items()}
+    if len(tops) < len(views) or any(a < b for a in tops for b in tops):
+        raise UnsupportedError(
+            "a trajectory shows nothing that another does not; DiffCollage is for windows that overlap in part"
+        )
+    regions, fresh = set(tops), set(tops)
+    while fresh:  # closed under intersection
+        fresh = {a & b for a in fresh for b in tops} - regions - {frozenset()}
+        regions |= fresh
+        if len(regions) > LARGEST:
+            raise UnsupportedError(
+                f"the trajectories overlap in more than {LARGEST} ways; use a larger stride"
+            )
+    counts: dict[frozenset[int], int] = {}
+    out = []
+    for region in sorted(regions, key=lambda r: (-len(r), min(r))):
+        counts[region] = 1 - sum(times for other, times in counts.items() if region < other)
+        if region not in tops and counts[region]:
+            first = next(name for top, name in tops.items() if region <= top)
+            out.append(Overlap(region, counts[region], first, _box(graph.shape(first), views[first], region)))
+    return out
+
+
+def _box(shape: tuple[int, ...], view: Tensor, region: frozenset[int]) -> tuple[int, ...] | None:
+    inside = torch.tensor([site in region for site in view.tolist()]).reshape(shape)
+    sides = []
+    for axis in range(len(shape)):
+        used = inside.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
+        if int(used[-1] - used[0]) + 1 != len(used):
+            return None
+        sides.append(len(used))
+    return tuple(sides) if int(inside.sum()) == torch.Size(sides).numel() else None
+
+
+def bethe(run: Run, separators: Separators | None) -> tuple[Run, Projection]:
+    """The run with a denoiser per overlap besides the trajectories, and how their contents add up.
+
+    `separators` gives the denoiser of an overlap by its shape. None: denoisers know windows of their own shape only, so
+    each overlap is a window of its own whose other elements are sampled along: they follow the canvas where the overlap
+    is and their own noise elsewhere. That is one draw of ``E[E(x_s | x_t, rest) | x_s]``, in the place of the exact
+    ``E(x_s | x_s at t)``. An overlap has the condition of the first trajectory that shows it.
+
+    Raises ParameterError on a separator that is no denoiser of its shape.
+    """
+    graph = run.graph
+    shared = projection(graph)
+    sights = {
+        name: [dataclasses.replace(sight, weight=None) for sight in own]
+        for name, own in shared.sights.items()
+    }
+    denoisers, conditions = dict(run.denoisers), dict(run.conditions)
+    known: dict[tuple[int, ...], Denoiser] = {}
+    for region in overlaps(graph):
+        sight = sights[region.first][0]
+        assert isinstance(sight.view, Tensor)  # or `overlaps` would have refused
+        inside = torch.tensor([site in region.sites for site in sight.view.tolist()])
+        name = ("overlap", region.first, min(region.sites), len(region.sites))
+        weight = torch.full((int(inside.sum()),), float(region.times), dtype=torch.float64)
+        place = inside.nonzero().flatten()
+        if separators is None:
+            denoisers[name] = run.denoisers[region.first]
+            sights[name] = [Sight(sight.canvas, place, sight.view[inside], weight)]
+        else:
+            if region.box is None:
+                raise ParameterError(
+                    f"an overlap in {region.first!r} is no box, so no shape tells its denoiser; leave separators out",
+                    name=region.first,
+                )
+            if region.box not in known:
+                known[region.box] = _separator(separators, region.box)
+            denoisers[name] = known[region.box]
+            sights[name] = [Sight(sight.canvas, None, sight.view[inside], weight)]
+        conditions[name] = run.conditions[region.first]
+    run.names, run.denoisers, run.conditions = list(denoisers), denoisers, conditions
+    return run, Projection(shared.canvases, sights)
+
+
+def _separator(separators: Separators, box: tuple[int, ...]) -> Denoiser:
+    denoiser: Any = separators(box)
+    if not isinstance(denoiser, Denoiser):
+        raise ParameterError(f"separators({box}) is a {type(denoiser).__name__}, not a Denoiser")
+    if tuple(denoiser.shape) != box:
+        raise ShapeError(
+            f"separators({box}) works on shape {tuple(denoiser.shape)}",
+            expected=box,
+            got=tuple(denoiser.shape),
+        )
+    return denoiser
