@@ -38,9 +38,9 @@ def _photograph(name: str) -> Tensor:  # (3, H, W) uint8
 def photographs(split: str = "train", names: Sequence[str] = PHOTOGRAPHS) -> dict[str, Tensor]:
     """Bands ``(3, H, W)`` of the photographs, float32 in [-1, 1], by name: ``"china-1"`` is its topmost band.
 
-    `names` may be any of `PICTURES`. Every photograph is cut into four horizontal bands of equal height. Bands 1 and 3 belong to one split and
-    2 and 4 to the other, the other way round for every second photograph, so that both splits hold skies,
-    horizons and grounds, and share no pixel. Each band keeps the full width.
+    `names` may be any of `PICTURES`. Every photograph is cut into four horizontal bands of equal height. Bands 1 and 3
+    belong to one split and 2 and 4 to the other, the other way round for every second photograph, so that both splits
+    hold skies, horizons and grounds, and share no pixel. Each band keeps the full width.
 
     Raises ParameterError on a split other than "train" and "test", UnknownNameError on a name.
 

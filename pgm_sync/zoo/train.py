@@ -1,8 +1,9 @@
 """Trains a denoiser of the zoo: python -m pgm_sync.zoo.train NAME --minutes M --out DIR [--resume]
 
-v-prediction (Salimans and Ho, 2022) on a cosine schedule (Nichol and Dhariwal, 2021), labels dropped one time in ten for
-classifier-free guidance (Ho and Salimans, 2022), weights averaged over steps. DIR keeps a checkpoint and a log with the
-held-out loss; --resume goes on from there; --export FOLDER writes the averaged weights as diffusers loads them.
+v-prediction (Salimans and Ho, 2022) on a cosine schedule (Nichol and Dhariwal, 2021), labels dropped one time in ten
+for classifier-free guidance (Ho and Salimans, 2022), weights averaged over steps. DIR keeps a checkpoint and a log with
+the held-out loss; --resume goes on from there. --classifier trains the classifier of the same data instead. --export
+FOLDER writes what was trained as diffusers loads it, with its model card; --minutes 0 --resume does no more than that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import ParameterError, SavedFileError
+from .cards import card
 from .recipes import NAMES, SCHEDULE, STEPS, Recipe, recipe
+from .train_classifier import STEPS as CLASSIFIER_STEPS
+from .train_classifier import train_classifier
+from .trained import CLASSIFIER, DESCRIPTION
 
 DROPPED = 0.1
 WARMUP = 200  # steps
@@ -31,7 +36,7 @@ REPORT = 2.0  # minutes between held-out losses, with a checkpoint at each
 
 
 class Trainer:
-    """The state of a training: weights, their average, optimiser, step and the minutes it took."""
+    """The state of a training: weights, their average, optimiser, step, and the minutes of processor time it took."""
 
     def __init__(self, recipe: Recipe, seed: int = 0, compiled: bool = False):
         torch.manual_seed(seed)  # of the initial weights; every step draws from a generator of its own
@@ -129,9 +134,9 @@ def v_loss(
 
 
 def train(trainer: Trainer, minutes: float, folder: Path, steps: int | None = None, progress: bool = True) -> None:
-    """Train until the minutes, or steps, are over; a checkpoint and a line in the log every few minutes.
+    """Train until the minutes of this process's processor time, or the steps, are over.
 
-    SIGTERM ends it early, with a checkpoint.
+    A checkpoint and a line in the log come every few minutes; SIGTERM ends it early, with a checkpoint.
     """
     stopped = False
 
@@ -140,14 +145,14 @@ def train(trainer: Trainer, minutes: float, folder: Path, steps: int | None = No
         stopped = True
 
     before = signal.signal(signal.SIGTERM, stop)
-    start, at_start = time.monotonic(), trainer.minutes
+    start, at_start = time.process_time(), trainer.minutes
     reported, losses = start, []
     bar = tqdm(desc=trainer.recipe.name, initial=trainer.step, disable=not progress, mininterval=10)
     try:
         while not stopped and trainer.minutes - at_start < minutes and trainer.step != steps:
             losses.append(trainer.advance())
             bar.update()
-            now = time.monotonic()
+            now = time.process_time()
             trainer.minutes = at_start + (now - start) / 60
             if now - reported > 60 * REPORT:
                 reported = now
@@ -155,7 +160,8 @@ def train(trainer: Trainer, minutes: float, folder: Path, steps: int | None = No
                 losses = []
     finally:
         signal.signal(signal.SIGTERM, before)
-        _report(trainer, losses, folder, bar)
+        if losses:
+            _report(trainer, losses, folder, bar)
         bar.close()
 
 
@@ -176,26 +182,54 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def export(trainer: Trainer, folder: Path) -> None:
+    """Write the averaged weights in float16, the noise schedule and the classes, as `zoo.load` and diffusers read them."""
+    from diffusers import DDIMScheduler
+
+    half = copy.deepcopy(trainer.average).half().to(memory_format=torch.contiguous_format)
+    half.save_pretrained(folder)
+    DDIMScheduler(**SCHEDULE).save_pretrained(folder)
+    r = trainer.recipe
+    about = {"classes": r.classes, "shape": r.shape, "squeeze": r.squeeze, "steps": trainer.step, "batch": r.batch}
+    text = json.dumps({**about, "minutes": round(trainer.minutes)}, indent=1)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Train, or go on training, one denoiser; write it where asked."""
+    """Train, or go on training, one denoiser or its classifier; write it where asked."""
     parser = argparse.ArgumentParser(description="Train a denoiser of the zoo.")
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of processor time")
     parser.add_argument("--steps", type=int, help="stop at this step, if the minutes last so long")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the log")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--classifier", action="store_true", help="the classifier of the same data, a few minutes")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write weights, noise schedule and card here")
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then faster steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    r = recipe(options.name)
+    if options.classifier:
+        if len(r.shape) != 3:
+            raise ParameterError(f"{r.name} is not of pictures, and the classifier is of pictures", name=r.name)
+        classifier = train_classifier(r, options.steps or CLASSIFIER_STEPS, options.seed, not options.quiet)
+        classifier.save((options.export or options.out) / CLASSIFIER)
+        return
     checkpoint = options.out / "checkpoint.pt"
     if checkpoint.exists() and not options.resume:
         raise ParameterError(f"{checkpoint} is there already; pass --resume to go on, or another --out")
-    options.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe(options.name), options.seed, options.compile)
+    trainer = Trainer(r, options.seed, options.compile)
     if options.resume:
         trainer.load(checkpoint)
     train(trainer, options.minutes, options.out, options.steps, not options.quiet)
+    if options.export:
+        options.export.mkdir(parents=True, exist_ok=True)
+        export(trainer, options.export)
+        text = card(r, options.export)
+        (options.export / "card.md").write_text(text, encoding="utf-8")
+        print(text)
 
 
 if __name__ == "__main__":

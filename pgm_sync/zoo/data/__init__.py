@@ -1,7 +1,7 @@
 """What the embedded denoisers are trained on, besides pictures: drawn characters and simulated motion."""
 
 from .glyphs import CHARACTERS, FACES, glyphs
-from .motion import STYLES, cut, energy, joints, motions, motion_windows, physics_residual
+from .motion import STYLES, cut, energy, joints, motion_windows, motions, physics_residual
 
 __all__ = [
     "CHARACTERS",

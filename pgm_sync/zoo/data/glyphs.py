@@ -28,7 +28,7 @@ SPLITS = ("train", "test")
 SHEET = Path(__file__).parents[1] / "glyphs.png"
 TILE = 48  # pixels of the sheet per character
 SIZE = 32
-FAINT = 0.4  # ink of a handwritten digit that counts as none: strokes enlarged from 8 x 8 pixels are too bold
+FAINT = 0.25  # ink of a handwritten digit that counts as none: strokes enlarged from 8 x 8 pixels are too bold
 
 ROTATION = math.radians(8)
 SLANT = 0.12
