@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import MissingPackageError
-from .data.glyphs import CHARACTERS, FACES, SHEET, TILE
+from .data.characters import CHARACTERS, FACES, SHEET, TILE
 
 FONT_SIZE = 46  # capitals are about 34 pixels high, and a W still fits into a tile
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnknownNameError
-from .data.glyphs import CHARACTERS, glyphs
+from .data.characters import CHARACTERS, glyphs
 from .data.motion import FEATURES, FRAMES, STYLES, motion_windows
 from .networks import LabelChannels, Squeezed
 from .pictures import PICTURES, wide_crops

@@ -183,7 +183,7 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def export(trainer: Trainer, folder: Path) -> None:
-    """Write the averaged weights in float16, the noise schedule and the classes, as `zoo.load` and diffusers read them."""
+    """Write the averaged weights in float16, the noise schedule and the classes: what `zoo.load` and diffusers read."""
     from diffusers import DDIMScheduler
 
     half = copy.deepcopy(trainer.average).half().to(memory_format=torch.contiguous_format)

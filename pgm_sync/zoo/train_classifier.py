@@ -9,7 +9,7 @@ from tqdm import tqdm
 from .classifier import Classifier
 from .recipes import Recipe
 
-STEPS = 1500
+STEPS = 700
 BATCH = 64
 RATE = 2e-3
 NOISE = 0.1  # largest standard deviation of noise added to a picture; the data have their own jitter

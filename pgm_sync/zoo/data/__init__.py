@@ -1,6 +1,6 @@
 """What the embedded denoisers are trained on, besides pictures: drawn characters and simulated motion."""
 
-from .glyphs import CHARACTERS, FACES, glyphs
+from .characters import CHARACTERS, FACES, glyphs
 from .motion import STYLES, cut, energy, joints, motion_windows, motions, physics_residual
 
 __all__ = [
