@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import MissingPackageError
-from .pictures import BANDS, FOLDER, PHOTOGRAPHS
+from .pictures import BANDS, FOLDER, PICTURES
 
 WIDTH = 384
 
@@ -25,6 +25,9 @@ SOURCES = {
     "chelsea": ("skimage", "data/chelsea.png"),
     "rocket": ("skimage", "data/rocket.jpg"),
     "hubble": ("skimage", "data/hubble_deep_field.jpg"),
+    "tissue": ("skimage", "data/ihc.png"),
+    "brick": ("skimage", "data/brick.png"),
+    "gravel": ("skimage", "data/gravel.png"),
 }
 
 
@@ -45,9 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name in PHOTOGRAPHS:
+    for name in PICTURES:
         with Image.open(source(name)) as original:
-            image = original.convert("RGB")
+            image = original.convert("L" if original.mode == "L" else "RGB")
         height = BANDS * round(image.height * WIDTH / image.width / BANDS)
         image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
         image.save(folder / f"{name}.png", optimize=True)

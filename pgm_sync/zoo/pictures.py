@@ -1,7 +1,8 @@
-"""Seven small colour photographs, cut into bands, and random crops of them."""
+"""Small colour photographs and textures, cut into bands, and random crops of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, overload
@@ -12,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..errors import ParameterError, SavedFileError, ShapeError
+from ..errors import ParameterError, SavedFileError, ShapeError, UnknownNameError
 
 PHOTOGRAPHS = ("china", "flower", "astronaut", "coffee", "chelsea", "rocket", "hubble")
+TEXTURES = ("tissue", "brick", "gravel")  # repeat all over, so that bands of both splits look alike
+PICTURES = PHOTOGRAPHS + TEXTURES
 FOLDER = Path(__file__).with_name("photographs")
 BANDS = 4
 SPLITS = ("train", "test")
@@ -32,14 +35,14 @@ def _photograph(name: str) -> Tensor:  # (3, H, W) uint8
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def photographs(split: str = "train") -> dict[str, Tensor]:
+def photographs(split: str = "train", names: Sequence[str] = PHOTOGRAPHS) -> dict[str, Tensor]:
     """Bands ``(3, H, W)`` of the photographs, float32 in [-1, 1], by name: ``"china-1"`` is its topmost band.
 
-    Every photograph is cut into four horizontal bands of equal height. Bands 1 and 3 belong to one split and
-    2 and 4 to the other, the other way round for every second photograph, so that both splits hold skies,
-    horizons and grounds, and share no pixel. Each band keeps the full width.
+    `names` may be any of `PICTURES`. Every photograph is cut into four horizontal bands of equal height. Bands 1 and 3
+    belong to one split and 2 and 4 to the other, the other way round for every second photograph, so that both splits
+    hold skies, horizons and grounds, and share no pixel. Each band keeps the full width.
 
-    Raises ParameterError on a split other than "train" and "test".
+    Raises ParameterError on a split other than "train" and "test", UnknownNameError on a name.
 
     >>> bands = photographs("train")
     >>> sorted(bands)[:2], tuple(bands["china-1"].shape)
@@ -47,8 +50,15 @@ def photographs(split: str = "train") -> dict[str, Tensor]:
     """
     if split not in SPLITS:
         raise ParameterError(f"split must be 'train' or 'test', got {split!r}", split=split)
+    unknown = [name for name in names if name not in PICTURES]
+    if unknown or not names:
+        raise UnknownNameError(
+            f"no embedded picture is called {unknown[0] if unknown else None!r}; there are {', '.join(PICTURES)}",
+            name=unknown[0] if unknown else None,
+        )
     bands = {}
-    for k, name in enumerate(PHOTOGRAPHS):
+    for name in names:
+        k = PICTURES.index(name)
         pixels = _photograph(name).float() / 127.5 - 1
         height = pixels.shape[1] // BANDS
         for band in range((k + SPLITS.index(split)) % 2, BANDS, 2):
@@ -64,6 +74,7 @@ def wide_crops(
     *,
     generator: torch.Generator | None = ...,
     scales: tuple[float, float] = ...,
+    pictures: Sequence[str] = ...,
     return_photos: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -76,6 +87,7 @@ def wide_crops(
     *,
     generator: torch.Generator | None = ...,
     scales: tuple[float, float] = ...,
+    pictures: Sequence[str] = ...,
     return_photos: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -87,25 +99,27 @@ def wide_crops(
     *,
     generator: torch.Generator | None = None,
     scales: tuple[float, float] = SCALES,
+    pictures: Sequence[str] = PHOTOGRAPHS,
     return_photos: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # (n, 3, H, W) [, (n) int64]
     """Random crops of the photographs, float32 in [-1, 1], in random order.
 
-    Every photograph gives ``n / 7`` of them (the first ``n % 7`` one more). A crop has a random band and
+    `pictures` are the seven photographs, or any of `PICTURES`; each gives ``n / 7`` crops (the first ``n % 7`` one
+    more; with another number of pictures likewise). A crop has a random band and
     position drawn from `generator` (torch's own without one), is mirrored with probability one half, and
     shows ``scale`` photograph pixels per pixel, with ``log(scale)`` uniform over `scales`: the same range for
     windows and for canvases makes both show the same kind of content. `return_photos` adds the position in
-    `PHOTOGRAPHS` of each crop's photograph, which is also the label that `photo-patches` takes as condition,
+    `pictures` of each crop's photograph, which is also the label that `photo-patches` takes as condition,
     and the group for statistics whose samples are photographs rather than crops.
 
     Raises ShapeError where the shape is not (3, H, W) or fits no band at the largest scale, ParameterError on
-    the numbers.
+    the numbers, UnknownNameError on a picture.
 
     >>> crops = wide_crops((3, 24, 96), 14, generator=torch.Generator().manual_seed(0))
     >>> tuple(crops.shape)
     (14, 3, 24, 96)
     """
-    bands = photographs(split)
+    bands = photographs(split, pictures)
     if len(shape) != 3 or shape[0] != 3 or min(shape) < 1:
         raise ShapeError(f"a crop has shape (3, H, W), got {tuple(shape)}", shape=tuple(shape))
     if n < 1:
@@ -122,8 +136,8 @@ def wide_crops(
             shape=tuple(shape),
             largest=largest,
         )
-    halves = [[band for key, band in bands.items() if key.startswith(name + "-")] for name in PHOTOGRAPHS]
-    photos = torch.arange(n)[torch.randperm(n, generator=generator)] % len(PHOTOGRAPHS)
+    halves = [[band for key, band in bands.items() if key.startswith(name + "-")] for name in pictures]
+    photos = torch.arange(n)[torch.randperm(n, generator=generator)] % len(pictures)
     scale, half, top, left, mirror = torch.rand(5, n, generator=generator)
     factors = low * (high / low) ** scale
     crops = torch.empty(n, *shape)
