@@ -83,6 +83,14 @@ class UnseenSiteError(PgmSyncError):
     """Shared sites that no trajectory sees."""
 
 
+class MeshError(PgmSyncError):
+    """A mesh that cannot be textured: no faces, no area, or texture coordinates of no use."""
+
+
+class CameraError(PgmSyncError):
+    """A camera that sees nothing of a mesh, or stands inside it; ``name`` is its view."""
+
+
 class WeightError(PgmSyncError):
     """Canvas weights that are not a partition of unity."""
 

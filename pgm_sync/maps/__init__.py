@@ -3,6 +3,7 @@
 from .base import Composition, LinearMap, Shape, as_integers, as_shape
 from .features import DCT, ChannelMeans, FeatureMap, Features
 from .index import Crop, Flip, Identity, IndexMap, Mask, Permutation, Rotate, Tokens, as_mask, element_index
+from .lookup import Lookup
 from .sparse import SparseMap, is_sparse, sparse_entries
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Identity",
     "IndexMap",
     "LinearMap",
+    "Lookup",
     "Mask",
     "Permutation",
     "Rotate",

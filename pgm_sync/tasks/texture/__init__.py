@@ -1,0 +1,1 @@
+"""Textures for meshes from the denoiser of their views."""
