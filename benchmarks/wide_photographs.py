@@ -13,7 +13,7 @@ import pgm_sync as ps
 from pgm_sync import zoo
 from pgm_sync.metrics import energy_distance, far_correlation
 from pgm_sync.peers import gaussian_weights
-from pgm_sync.tasks.wide import hard_cut
+from pgm_sync.tasks.demo import hard_cut
 
 SHAPE, WINDOW, STRIDE, STEPS, CROPS = (3, 24, 96), 24, 18, 60, 2000
 

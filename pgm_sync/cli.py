@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .tasks.wide import WideRun
+    from .tasks.demo import WideRun
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 BAD_INPUT = 2
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .tasks.wide import WideConfig, run
+    from .tasks.demo import WideConfig, run
 
     fields = {field.name for field in dataclasses.fields(WideConfig)}
     config = WideConfig(**{name: value for name, value in vars(arguments).items() if name in fields})

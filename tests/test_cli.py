@@ -16,7 +16,7 @@ from pgm_sync.cli import OPTIONS, _parser, main
 from pgm_sync.denoisers import GaussianDenoiser
 from pgm_sync.graph import FactorGraph, chain_graph
 from pgm_sync.potentials import Correlation, JointGaussian
-from pgm_sync.tasks import wide
+from pgm_sync.tasks import demo
 
 SMALL = "--width 12 --height 6 --stride 4 --modes 1 --steps 3 --samples 8 --quiet".split()
 
@@ -27,7 +27,7 @@ def small_zoo(monkeypatch):
     monkeypatch.setattr(
         zoo, "load", lambda name: GaussianDenoiser(torch.zeros(3, 6, 6), 0.3 * torch.eye(108)), raising=False
     )
-    monkeypatch.setattr(wide.WideConfig, "__init__", _with(wide.WideConfig.__init__, window=6, crops=70))
+    monkeypatch.setattr(demo.WideConfig, "__init__", _with(demo.WideConfig.__init__, window=6, crops=70))
 
 
 def _with(init, **changed):
@@ -74,7 +74,7 @@ def test_the_demo_is_inspected(small_zoo, tmp_path, capsys):
 
 
 def test_interruption_keeps_what_was_written(small_zoo, tmp_path, capsys, monkeypatch):
-    real = wide.sample
+    real = demo.sample
     calls = []
 
     def interrupted(*args, **kwargs):
@@ -83,7 +83,7 @@ def test_interruption_keeps_what_was_written(small_zoo, tmp_path, capsys, monkey
         calls.append(1)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(wide, "sample", interrupted)
+    monkeypatch.setattr(demo, "sample", interrupted)
     assert main(["demo", "--out", str(tmp_path), *SMALL]) == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.safetensors", "learned.png"]
     assert "interrupted" in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_without_a_command_it_explains_itself(capsys):
 
 
 def test_help_tells_the_true_defaults():
-    defaults = {f.name: f.default for f in dataclasses.fields(wide.WideConfig)}
+    defaults = {f.name: f.default for f in dataclasses.fields(demo.WideConfig)}
     for option, what in OPTIONS.items():
         name = "num_samples" if option == "samples" else option
         assert name == "stride" or what.endswith(f"(default: {defaults[name]})")

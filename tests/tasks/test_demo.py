@@ -15,8 +15,8 @@ from pgm_sync.denoisers import GaussianDenoiser
 from pgm_sync.errors import ParameterError, ShapeError
 from pgm_sync.graph import FactorGraph, chain_graph, wide_canvas
 from pgm_sync.potentials import Correlation
-from pgm_sync.tasks import wide
-from pgm_sync.tasks.wide import STAGES, TITLES, WideConfig, close, hard_cut, run
+from pgm_sync.tasks import demo
+from pgm_sync.tasks.demo import STAGES, TITLES, WideConfig, close, hard_cut, run
 
 SMALL = WideConfig(width=24, height=6, window=6, stride=4, modes=2, steps=12, num_samples=24, crops=140)
 
@@ -169,7 +169,7 @@ def test_a_closed_picture_has_a_window_across_its_border(denoiser):
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_learned(change, error, message, denoiser, monkeypatch):
-    monkeypatch.setattr(wide, "wide_crops", lambda *a, **k: pytest.fail("too late"))
+    monkeypatch.setattr(demo, "wide_crops", lambda *a, **k: pytest.fail("too late"))
     with pytest.raises(error, match=message):
         run(dataclasses.replace(SMALL, **change), progress=False, denoiser=denoiser)
 

@@ -1,0 +1,82 @@
+"""What a task is: a scene to sample, what joins the samples into one result, and how that is measured."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from ..denoisers import Denoiser
+from ..evaluation.comparison import Better
+from ..graph import FactorGraph
+from ..graph.factor_graph import Name
+from ..metrics import Estimate
+
+
+class Measure(NamedTuple):
+    """One number about results, and which way is better: "lower", "higher", or close to a number."""
+
+    name: str
+    what: str  # one sentence, with units and the range
+    better: Better
+    of: Callable[[Results], Estimate]
+
+
+class Results(NamedTuple):
+    """What a method made, from seeds that all methods share."""
+
+    content: Tensor  # (n, *shape): the joint results
+    samples: Mapping[Name, Tensor]  # (n, *shape) per trajectory, and per hidden canvas
+    seeds: Sequence[int]
+
+
+@dataclass
+class Scene:
+    """What every method is given."""
+
+    graph: FactorGraph  # what trajectories share: what published methods know
+    denoisers: Denoiser | Mapping[Name, Denoiser]
+    scheduler: Any
+    learned: FactorGraph | None = None  # the same with fitted potentials; None: `graph` is all there is
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of ours, by variant, for `ps.sample`
+    peers: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a published method, for `peers.sample`
+
+
+class Task(abc.ABC):
+    """A task of synchronised sampling.
+
+    A new one says what its scene is, how samples become one result, and what is measured; methods, costs, tables and
+    pictures come from `tasks.run`. `docs/howto/own_task.rst` writes one.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+
+    @abc.abstractmethod
+    def scene(self) -> Scene:
+        """Graph, fitted graph, denoisers and scheduler. Slow parts are done once and kept by the task."""
+
+    @abc.abstractmethod
+    def measures(self) -> list[Measure]:
+        """The first is the main one."""
+
+    def conditions(self, seeds: Sequence[int]) -> Any:
+        """What denoisers are conditioned on, one row per seed: for `ps.sample`. By default nothing."""
+        return None
+
+    def content(self, samples: Mapping[Name, Tensor]) -> Tensor:
+        """The joint result, ``(n, *shape)``; by default the one hidden canvas."""
+        graph = self.scene().graph
+        (canvas,) = graph.hidden
+        return samples[canvas]
+
+    def reference(self) -> Tensor | None:
+        """Real results ``(n, *shape)``, where there are any: what to aim for, measured as one more method."""
+        return None
+
+    def pictures(self, content: Tensor) -> Tensor:
+        """Results as pictures, ``(n, 1 or 3, H, W)`` in [0, 1]."""
+        return (content.float().cpu() * 0.5 + 0.5).clamp(0, 1)
