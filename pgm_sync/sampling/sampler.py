@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..denoisers.prediction import mean_part
 from ..errors import (
-    BatchError,
     DtypeError,
     ParameterError,
     ShapeError,
@@ -28,16 +25,15 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
 from .asking import ask
+from .clock import PARTS, Clock
 from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
 from .families import require_plain_step
 from .memory import PeakMemory
+from .noise import NoiseSource, as_seeds
 from .processes import Processes
 from .resampling import Resample, check_memoryless, forward
 from .step_noise import step_noise
-
-AHEAD = 2**20  # random numbers drawn ahead of their use, at most
-PARTS = ("denoiser", "engine", "scheduler")
 
 
 class SamplingState(NamedTuple):
@@ -148,7 +144,7 @@ def sample(
     info = {
         "scheduler": type(scheduler).__name__,
         "steps": state.num_steps,
-        "seeds": _seeds(seed, num_samples),
+        "seeds": as_seeds(seed, num_samples),
         "denoiser_evaluations": state.evaluations * len(graph.trajectories),
         "capped": sum(capped) / len(capped),
         "capped_per_step": capped,
@@ -191,7 +187,7 @@ def sampling_steps(
     processes = Processes(graph.trajectories) if distributed else None
     chosen = _denoisers(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
     given = _conditions(graph, conditions)
-    seeds = _seeds(seed, num_samples)
+    seeds = as_seeds(seed, num_samples)
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
         raise ParameterError(f"num_inference_steps={num_inference_steps!r} must be a positive integer")
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
@@ -211,7 +207,7 @@ def sampling_steps(
         if not isinstance(tilt, Tilt):
             raise ParameterError(f"tilt={tilt!r} is not a Tilt", option="tilt")
         tilt.check(joint)
-    noise = _NoiseSource(joint, seeds, torch.device(device), dtype)
+    noise = NoiseSource(joint, seeds, torch.device(device), dtype)
     first = noise.draw() if initial_noise is None else noise.given(initial_noise)
     return _run(
         joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, tilt, processes,
@@ -226,7 +222,7 @@ def _run(
     conditions: dict[Name, Any],
     scheduler: Any,
     num_inference_steps: int,
-    noise: _NoiseSource,
+    noise: NoiseSource,
     first: list[Tensor],
     corrector: Langevin | None,
     resample: Resample | None,
@@ -254,7 +250,7 @@ def _run(
                 states = forward(states, noise.draw(), low, opened)
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
-        clock = _Clock(seconds)
+        clock = Clock(seconds)
         look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
@@ -315,7 +311,7 @@ class _Look:
         tilt: Tilt | None,
         processes: Processes | None,
         chunk: int | None,
-        clock: _Clock,
+        clock: Clock,
     ):
         self.joint, self.denoisers, self.conditions = joint, denoisers, conditions
         self.schedulers, self.timestep, self.step, self.tilt, self.clock = schedulers, timestep, step, tilt, clock
@@ -360,93 +356,6 @@ class _Look:
     def _ask_again(self, noisy: Mapping[Name, Tensor]) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
         self.clock.lap("engine")
         return self._ask(noisy)[1:]
-
-
-class _NoiseSource:
-    """White or correlated noise for all carriers, each joint sample from a generator of its own."""
-
-    def __init__(self, joint: JointDenoiser, seeds: Sequence[int], device: torch.device, dtype: torch.dtype):
-        self.joint, self.device, self.dtype = joint, device, dtype
-        # A stream per joint sample and carrier: a trajectory's noise depends on its seed and its name, on nothing else.
-        self.generators = [
-            [np.random.default_rng([seed, _key(carrier.name)]) for seed in seeds]
-            for carrier in joint.carriers.carriers
-        ]
-        self._ahead: list[list[np.ndarray]] = [[] for _ in self.generators]
-        self._drawn: list[list[Tensor]] = []
-        self._used: list[int] = []
-        self._draws = 0
-
-    def draw(self) -> list[Tensor]:
-        """Noise ``(num_samples, *shape)`` per carrier, from float32 on the CPU: the same for any dtype and device."""
-        white = [torch.from_numpy(self._next(k)) for k in range(len(self.generators))]
-        self._draws += 1
-        return self.joint.correlated([w.to(device=self.device, dtype=self.dtype) for w in white])
-
-    def _next(self, k: int) -> np.ndarray:
-        """The next numbers of every stream of carrier k; after the first draw, several at a time (the same numbers)."""
-        if not self._ahead[k]:
-            shape, streams = self.joint.carriers.carriers[k].shape, self.generators[k]
-            room = AHEAD // max(1, len(streams) * int(np.prod(shape)))
-            count = 1 if self._draws == 0 else min(32, max(1, room))
-            drawn = [g.standard_normal((count, *shape), dtype=np.float32) for g in streams]
-            self._ahead[k] = list(np.stack(drawn, 1))[::-1]
-        return self._ahead[k].pop()
-
-    def given(self, noise: Mapping[Name, Tensor]) -> list[Tensor]:
-        """The noise that the user brings, after the checks."""
-        out = []
-        carriers = self.joint.carriers.carriers
-        for name in noise:
-            if name not in [c.name for c in carriers]:
-                raise UnknownNameError(
-                    f"initial_noise for {name!r}, which carries no noise of its own; noise lives on "
-                    f"{', '.join(repr(c.name) for c in carriers)}",
-                    name=name,
-                )
-        for carrier in carriers:
-            expected = (len(self.generators[0]), *carrier.shape)
-            if carrier.name not in noise or tuple(noise[carrier.name].shape) != expected:
-                got = tuple(noise[carrier.name].shape) if carrier.name in noise else None
-                raise ShapeError(
-                    f"initial_noise for {carrier.name!r} must have shape {expected}, not {got}",
-                    name=carrier.name,
-                )
-            out.append(noise[carrier.name].to(device=self.device, dtype=self.dtype))
-        return self.joint.correlated(out)
-
-    def next_step(self) -> None:
-        """Forget the noise of the last step."""
-        self._drawn = []
-        self._used = [0] * len(self.joint.carriers.carriers)
-
-    def of(self, carrier: int) -> Callable[[tuple[int, ...]], Tensor]:
-        """What `step_noise` asks for one carrier; all carriers of a step get parts of one joint draw."""
-
-        def draw(shape: tuple[int, ...]) -> Tensor:
-            k = self._used[carrier]
-            self._used[carrier] += 1
-            while len(self._drawn) <= k:
-                self._drawn.append(self.draw())
-            return self._drawn[k][carrier]
-
-        return draw
-
-
-def _key(name: Name) -> int:
-    return int.from_bytes(hashlib.sha256(repr(name).encode()).digest()[:8], "big")
-
-
-class _Clock:
-    """Adds up where the time goes."""
-
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds, self.last = seconds, time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self.seconds[part] += now - self.last
-        self.last = now
 
 
 def _denoisers(
@@ -512,22 +421,6 @@ def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
                 f"a condition for {name!r}, which is no trajectory of the graph", name=name
             )
     return {name: conditions.get(name) for name in graph.trajectories}
-
-
-def _seeds(seed: int | Sequence[int], num_samples: int) -> list[int]:
-    if not isinstance(num_samples, int) or num_samples < 1:
-        raise ParameterError(
-            f"num_samples={num_samples!r} must be a positive integer", num_samples=num_samples
-        )
-    seeds = list(range(seed, seed + num_samples)) if isinstance(seed, int) else list(seed)
-    if any(not isinstance(s, int) or s < 0 for s in seeds):
-        raise ParameterError(f"seed={seed!r}: seeds are integers of at least 0", seed=seed)
-    if len(seeds) != num_samples:
-        raise BatchError(
-            f"{len(seeds)} seeds for {num_samples} samples; give one per sample, or a single integer",
-            num_samples=num_samples,
-        )
-    return seeds
 
 
 def _check_step_options(scheduler: Any, options: dict[str, Any]) -> None:
