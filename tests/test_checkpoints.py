@@ -187,3 +187,33 @@ def test_a_long_video():
     assert len(graph.trajectories) == 3
     frames = long_video.film(pipe, graph, num_inference_steps=2, **embeds(3))
     assert frames.shape == (10, 3, 16, 16)
+
+
+def test_a_long_video_of_a_model_that_compresses_time():
+    """The latents of two windows, and their decoding against the pipeline's own for one window."""
+    long_video = recipe("long_video")
+    torch.manual_seed(0)
+    pipe = quiet(
+        diffusers.WanPipeline(
+            None, None,
+            diffusers.AutoencoderKLWan(
+                base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+            ),
+            diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+            diffusers.WanTransformer3DModel(
+                patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16,
+                text_dim=8, freq_dim=16, ffn_dim=16, num_layers=1, rope_max_seq_len=32,
+            ),
+        )
+    )  # fmt: skip
+    graph = long_video.frame_graph((16, 2, 2), frames=5, window=3, stride=2)
+    assert len(graph.trajectories) == 2
+    frames = long_video.film(pipe, graph, num_inference_steps=2, guidance_scale=1.0, **embeds(2))
+    assert frames.shape == (17, 3, 16, 16)
+    one = long_video.frame_graph((16, 2, 2), frames=3, window=3, stride=2)
+    call = {"num_inference_steps": 2, "guidance_scale": 1.0, **embeds(1)}
+    found = long_video.film(pipe, one, seed=4, **call)
+    stock = pipe(
+        num_frames=9, height=16, width=16, generator=torch.Generator().manual_seed(4), output_type="pt", **call
+    ).frames[0]
+    assert torch.allclose(found / 2 + 0.5, stock, atol=1e-5)

@@ -118,9 +118,9 @@ class DiffusersDenoiser(PredictingDenoiser):
 class GuidedDenoiser(PredictingDenoiser):
     """Classifier-free guidance of a denoiser: ``unconditional + scale (conditional - unconditional)``, as predicted.
 
-    Two questions to `denoiser` per step. `unconditional` is the condition without content, one for all samples: a null
-    class, the embedding of an empty prompt, or None for a network that takes no condition there. A learned variance is
-    the conditional one.
+    Two questions to `denoiser` per step, one at a `scale` of 1. `unconditional` is the condition without content, one
+    for all samples: a null class, the embedding of an empty prompt, or None for a network that takes no condition
+    there. A learned variance is the conditional one.
     `rescale` in [0, 1] brings the standard deviation back towards that of the conditional prediction (Lin et al., 2024,
     Eq. 15 and 16), as diffusers' ``guidance_rescale``.
 
@@ -145,6 +145,8 @@ class GuidedDenoiser(PredictingDenoiser):
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
         given = self.denoiser.predict(noisy, level, condition)
+        if self.scale == 1:
+            return given
         free = self.denoiser.predict(noisy, level, self.unconditional)
         axis = noisy.ndim - len(self.shape)
         mean, free_mean = (mean_part(x, noisy, axis) if self.shape else x for x in (given, free))

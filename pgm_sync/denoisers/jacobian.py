@@ -91,8 +91,16 @@ class JacobianDenoiser(Denoiser):
         unit = torch.eye(size, dtype=noisy.dtype, device=noisy.device).reshape(size, *features.out_shape)
         rows = features.adjoint(unit)  # (r, *shape)
         products = {"reverse": self._reverse, "forward": self._forward, "differences": self._differences}
-        with torch.inference_mode(False):
-            mean, derivative = products[self.mode](noisy.clone(), level, condition, features, rows)
+        try:
+            with torch.inference_mode(False):
+                mean, derivative = products[self.mode](noisy.clone(), level, _normal(condition), features, rows)
+        except RuntimeError as error:
+            if "Inference tensors" not in str(error):
+                raise
+            raise UnsupportedError(
+                f"{self.denoiser!r} was made under torch.inference_mode, so that autograd can keep none of its "
+                "tensors; make or load it outside of that, or use mode='differences'"
+            ) from error
         scale = expand(level.sigma, noisy, 2) ** 2 / expand(level.alpha, noisy, 2)
         covariance = scale * (derivative + derivative.mT) / 2
         if not bool(torch.isfinite(covariance).all()):
@@ -197,6 +205,15 @@ def _along(rows: Tensor, like: Tensor) -> Tensor:
     batch = like.shape[: like.ndim - rows.ndim + 1]
     spread = rows.reshape(len(rows), *(1,) * len(batch), *rows.shape[1:])
     return spread.expand(len(rows), *like.shape).contiguous()
+
+
+def _normal(value: Any) -> Any:
+    """Without tensors made under inference mode, of which autograd can keep nothing."""
+    if isinstance(value, Mapping):
+        return {key: _normal(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_normal(part) for part in value)
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _copies(value: Any, batch: torch.Size, count: int) -> Any:

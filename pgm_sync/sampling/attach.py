@@ -14,7 +14,8 @@ from torch import Tensor
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
 from ..score import CanvasWeights, JointDenoiser, PosteriorCovariance
-from .hook import check_finite, follow, full_precision, hooked, joint_denoiser, proceed, read, stock_scheduler
+from .hook import check_output, follow, full_precision, hooked, joint_denoiser, proceed, read, stock_scheduler
+from .processes import Processes
 from .rows import Rows
 from .sampler import SamplingState
 from .step_noise import mapped_noise
@@ -35,6 +36,7 @@ def attach(
     shared_noise: bool = True,
     on_step: Callable[[SamplingState], None] | None = None,
     scheduler: str = "scheduler",
+    distributed: bool = False,
 ) -> Iterator[Attachment]:
     """Within the context, calls of a diffusers pipeline denoise all of their rows together.
 
@@ -66,6 +68,11 @@ def attach(
         called after every step with a `SamplingState`, for recording.
     scheduler
         the attribute of `pipe` that holds the scheduler.
+    distributed
+        shares the trajectories out over the processes of `torch.distributed`'s default group: the pipeline of each
+        process has the rows of its own stretch only (`Attachment.trajectories`), as
+        ``accelerate.PartialState().split_between_processes`` cuts a list of prompts. One gather per step, and one per
+        draw of shared noise, so all processes must take the same steps. `SamplingState.next` has own rows only.
 
     The scheduler is copied, and the pipeline gets its own back in the end, exceptions included. Attaching again
     replaces an attachment until its context closes. Half precision is corrected and stepped in float32. Of two
@@ -73,14 +80,14 @@ def attach(
     ``latents=``, or attach them one after the other.
 
     Raises UnknownNameError, ShapeError, BatchError for rows that do not fit the graph; UnsupportedSchedulerError;
-    UnsupportedError; NotFiniteError, naming trajectory and step.
+    UnsupportedError; NotFiniteError, naming trajectory and step; ProcessError, ParameterError about processes.
     """
     joint = joint_denoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     rows = Rows.of(graph, trajectories, axis, layout)
     follows = shared_noise and (joint.carriers.shared or joint.correlates)
     stock = stock_scheduler(pipe, scheduler, own_noise=not follows)
     before = getattr(pipe, scheduler)
-    attachment = Attachment(joint, rows, follows, on_step)
+    attachment = Attachment(joint, rows, follows, on_step, Processes(rows.names) if distributed else None)
     setattr(pipe, scheduler, hooked(stock, attachment))
     try:
         with mapped_noise([pipe], attachment.follow):
@@ -98,9 +105,24 @@ class Attachment:
         rows: Rows,
         shares_noise: bool = True,
         on_step: Callable[[SamplingState], None] | None = None,
+        processes: Processes | None = None,
     ):
-        self.joint, self.rows, self.shares_noise, self.on_step = joint, rows, shares_noise, on_step
+        self.joint, self.shares_noise, self.on_step, self.processes = joint, shares_noise, on_step, processes
+        self.rows = rows if processes is None else rows.part(processes.own)
+        self._all = rows
         self._new_run(None)
+
+    @property
+    def trajectories(self) -> list[Name]:
+        """The names of the pipeline's rows, in order; among several processes, of those of this one."""
+        return list(self.rows.names)
+
+    def _everywhere(self, own: dict[Name, Any]) -> dict[Name, Any]:
+        """What is known of the own trajectories, here and in all other processes."""
+        return own if self.processes is None else self.processes.gather(own, self.steps)
+
+    def _follow(self, white: dict[Name, Tensor]) -> dict[Name, Tensor]:
+        return follow(self.joint, self._everywhere(white))
 
     def _new_run(self, schedule: Tensor | None) -> None:
         self._schedule = schedule
@@ -115,19 +137,16 @@ class Attachment:
         """
         generator = torch.Generator().manual_seed(seed)
         shape = (num_samples, *self.rows.shape)
-        white = {name: torch.randn(shape, generator=generator) for name in self.rows.names}
+        white = {name: torch.randn(shape, generator=generator) for name in self._all.names}
         return self.rows.join(follow(self.joint, white)).to(dtype)
 
     def samples(self, latents: Tensor) -> dict[Name, Tensor]:
         """What a pipeline returned as latents, ``(k, *shape)`` per trajectory and per hidden canvas."""
-        contents = self.rows.split(latents)
-        carriers = self.joint.carriers
-        states = carriers.gather(contents)
-        return {name: contents.get(name, carriers.view(states, name)) for name in carriers.views}
+        return self.joint.carriers.complete(self._everywhere(self.rows.split(latents)))
 
     def follow(self, noise: Tensor) -> Tensor:
         """White noise as a pipeline drew it, shared and correlated; of another shape than the latents: as it is."""
-        return self.rows.mapped(noise, lambda white: follow(self.joint, white)) if self.shares_noise else noise
+        return self.rows.mapped(noise, self._follow) if self.shares_noise else noise
 
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
         """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
@@ -136,8 +155,11 @@ class Attachment:
             self._new_run(scheduler.timesteps)
         reading = read(scheduler, call)
         with full_precision():
-            denoised, noisy = self.rows.split(reading.denoised), self.rows.split(reading.noisy)
-            check_finite(denoised, self.steps)
+            own, states = self.rows.split(reading.denoised), self.rows.split(reading.noisy)
+            check_output(own, self.steps)
+            seen = self._everywhere({name: (states[name], own[name]) for name in own})
+            noisy = {name: state for name, (state, _) in seen.items()}
+            denoised = {name: content for name, (_, content) in seen.items()}
             found = self.joint(noisy, denoised, reading.level)
             corrected = reading.replace(self.rows.join(found.mean))
         middle = time.perf_counter()

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import NotFiniteError, ParameterError, UnsupportedError, UnsupportedSchedulerError
+from ..errors import ParameterError, UnsupportedError, UnsupportedSchedulerError
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, JointDenoiser, PosteriorCovariance
+from .asking import check_finite
 from .coordinates import Coordinates, clipping, coordinates, noise_level, prediction_type
 from .families import OWN_NOISE
 
@@ -145,17 +146,13 @@ def follow(joint: JointDenoiser, white: Mapping[Name, Tensor]) -> dict[Name, Ten
     return {name: joint.carriers.view(states, name) for name in white}
 
 
-def check_finite(denoised: Mapping[Name, Tensor], step: int) -> None:
+def check_output(denoised: Mapping[Name, Tensor], step: int) -> None:
     """Raises NotFiniteError, naming trajectory and step."""
     for name, content in denoised.items():
-        if not torch.isfinite(content).all():
-            bad = int((~torch.isfinite(content)).sum())
-            raise NotFiniteError(
-                f"the pipeline's output for {name!r} has {bad} NaN or infinite numbers out of {content.numel()} at "
-                f"step {step}; in half precision, try bfloat16 or a float32 VAE and text encoder",
-                name=name,
-                step=step,
-            )
+        check_finite(
+            content, [name], step, "the pipeline's output for {} has",
+            "; in half precision, try bfloat16 or a float32 VAE and text encoder",
+        )  # fmt: skip
 
 
 @contextmanager

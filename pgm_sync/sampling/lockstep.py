@@ -28,7 +28,7 @@ from ..maps import LinearMap
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance
 from .hook import (
     Reading,
-    check_finite,
+    check_output,
     follow,
     full_precision,
     hooked,
@@ -72,14 +72,20 @@ class LockstepState(NamedTuple):
 class LockstepResult(Mapping[Name, Any]):
     """What every pipeline returned, by trajectory; and how the run went.
 
+    ``samples`` has the last latents ``(k, *shape)`` of every trajectory and of every hidden canvas, on one device;
     ``timing`` has seconds, "engine", "total" and one entry per trajectory under "pipelines"; ``info`` the schedulers,
     the steps of every trajectory, the number of joint denoisings, and of Eq. 8 what `SampleResult.info` has.
     """
 
     def __init__(
-        self, outputs: dict[Name, Any], timing: dict[str, Any], info: dict[str, Any], graph: FactorGraph
+        self,
+        outputs: dict[Name, Any],
+        samples: dict[Name, Tensor],
+        timing: dict[str, Any],
+        info: dict[str, Any],
+        graph: FactorGraph,
     ):
-        self.outputs, self.timing, self.info, self.graph = outputs, timing, info, graph
+        self.outputs, self.samples, self.timing, self.info, self.graph = outputs, samples, timing, info, graph
 
     def __getitem__(self, name: Name) -> Any:
         return self.outputs[name]
@@ -198,7 +204,8 @@ def synchronize(
         "guard": run.guard.rule,
     }
     outputs = {n.name: n.worker.result for n in nodes}
-    return LockstepResult(outputs, {**timing, "total": time.perf_counter() - start}, info, graph)
+    timing["total"] = time.perf_counter() - start
+    return LockstepResult(outputs, run.samples(), timing, info, graph)
 
 
 class _Draws(NamedTuple):
@@ -284,11 +291,15 @@ class _Node:
     def contents(self) -> tuple[Tensor, Tensor, NoiseLevel]:
         """Noisy and denoised content ``(k, *shape)`` and level; of a finished one, what it delivered."""
         if (reading := self.reading) is None:
-            assert self.left is not None
-            delivered = self._split(self.left)
-            delivered = delivered.float() if delivered.dtype in (torch.float16, torch.bfloat16) else delivered
-            return delivered, delivered, DELIVERED
+            return self.delivered, self.delivered, DELIVERED
         return self._split(reading.noisy), self._split(reading.denoised), reading.level
+
+    @property
+    def delivered(self) -> Tensor:
+        """What its last step returned, ``(k, *shape)``, at least in float32."""
+        assert self.left is not None
+        content = self._split(self.left)
+        return content.float() if content.dtype in (torch.float16, torch.bfloat16) else content
 
     def _split(self, tensor: Tensor) -> Tensor:
         if not self.rows.matches(tensor.shape):
@@ -333,6 +344,11 @@ class _Run:
             bar.update(len(moving))
             next_ = self._denoise(moving) if moving else []
 
+    def samples(self) -> dict[Name, Tensor]:
+        """The last latents of every trajectory, and the canvases that they show."""
+        contents = self._together({node.name: node.delivered for node in self.nodes})
+        return self.joint.carriers.complete(contents)
+
     def _moving(self) -> list[_Node]:
         """The pipelines that step next. Raises StepCountError."""
         parked = [node for node in self.nodes if node.reading is not None]
@@ -370,7 +386,7 @@ class _Run:
         noisy, denoised, levels = dict[Name, Tensor](), dict[Name, Tensor](), dict[Name, NoiseLevel]()
         for node in self.nodes:
             noisy[node.name], denoised[node.name], levels[node.name] = node.contents()
-            check_finite({node.name: denoised[node.name]}, node.steps)
+            check_output({node.name: denoised[node.name]}, node.steps)
         found, noisy, denoised = self._engine(noisy, denoised, levels, step)
         answers: list[tuple[_Node, Tensor | None]] = []
         for node in moving:

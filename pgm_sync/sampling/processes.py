@@ -74,4 +74,7 @@ def _tensors(value: Any) -> list[Tensor]:
 def _moved(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to(device)
-    return tuple(_moved(v, device) for v in value) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    parts = [_moved(v, device) for v in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import BatchError, ShapeError, UnknownNameError
+from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap, Shape
 
@@ -57,6 +57,14 @@ class Rows(NamedTuple):
                 f"layout takes contents of shape {tuple(layout.in_shape)}, the trajectories have {tuple(shape)}"
             )
         return cls(names, shape, axis, layout)
+
+    def part(self, names: list[Name]) -> Rows:
+        """The same layout with some of the trajectories only. Raises ParameterError if there is none."""
+        if not names:
+            raise ParameterError(
+                f"no trajectory is left for this process: there are {len(self.names)}, so start no more processes"
+            )
+        return self._replace(names=names)
 
     def matches(self, tensor_shape: Sequence[int], packed: bool = True) -> bool:
         """Whether a tensor of this shape holds all trajectories."""

@@ -19,7 +19,6 @@ from ..denoisers.prediction import mean_part
 from ..errors import (
     BatchError,
     DtypeError,
-    NotFiniteError,
     ParameterError,
     ShapeError,
     UnknownNameError,
@@ -28,9 +27,11 @@ from ..errors import (
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
-from .coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level, prediction_type
+from .asking import ask
+from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
 from .families import require_plain_step
+from .memory import PeakMemory
 from .processes import Processes
 from .resampling import Resample, check_memoryless, forward
 from .step_noise import step_noise
@@ -62,7 +63,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, and of Eq. 8: capped, per step, by node; guard
+    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, peak_memory; of Eq. 8: capped per step and node, guard
     graph: FactorGraph
 
     def __repr__(self) -> str:
@@ -114,6 +115,11 @@ def sample(
         shares the trajectories out over the processes of `torch.distributed`'s default group, as `accelerate launch`
         and `torchrun` start them: each asks the denoisers of its own (the others' may be missing), one gather per
         question joins the answers, and all end with the same samples.
+    chunk
+        states that a denoiser is asked for at once. None: one trajectory after another, each with all of its joint
+        samples. A number: trajectories that share a denoiser become one batch of ``trajectories * num_samples`` rows,
+        worked through so many at a time, whatever of the two is larger: it bounds the memory of networks, and fills an
+        accelerator. Conditions that differ between trajectories are then handed over row by row, as tensors.
     device, dtype
         where and how precisely states are kept (default: CPU, float32).
     progress
@@ -121,12 +127,15 @@ def sample(
     options
         anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
 
+    ``info["peak_memory"]`` of the result is in bytes: on CUDA what tensors took at most during this run, elsewhere the
+    process's high-water mark so far.
+
     Raises a `PgmSyncError` that names what does not fit, before any sampling starts; NotFiniteError, naming the
     trajectory and the step, should a denoiser return NaN.
     """
     from tqdm.auto import tqdm
 
-    start = time.perf_counter()
+    start, memory = time.perf_counter(), PeakMemory(options.get("device", "cpu"))
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
@@ -145,6 +154,7 @@ def sample(
         "capped_per_step": capped,
         "capped_by_node": {name: [g.by_node[name] for g in guards] for name in guards[0].by_node},
         "guard": guards[0].rule,
+        "peak_memory": memory.bytes(),
     }
     timing = {**state.seconds, "total": time.perf_counter() - start}
     return SampleResult(dict(state.next), timing, info, graph)
@@ -168,6 +178,7 @@ def sampling_steps(
     conditions: Any = None,
     initial_noise: Mapping[Name, Tensor] | None = None,
     distributed: bool = False,
+    chunk: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     **step_options: Any,
@@ -183,6 +194,8 @@ def sampling_steps(
     seeds = _seeds(seed, num_samples)
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
         raise ParameterError(f"num_inference_steps={num_inference_steps!r} must be a positive integer")
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ParameterError(f"chunk={chunk!r} must be a positive integer, or None", chunk=chunk)
     if not dtype.is_floating_point:
         raise DtypeError(f"states need a floating-point dtype, not {dtype}", dtype=dtype)
     prediction_type(scheduler)
@@ -202,7 +215,7 @@ def sampling_steps(
     first = noise.draw() if initial_noise is None else noise.given(initial_noise)
     return _run(
         joint, chosen, given, scheduler, num_inference_steps, noise, first, corrector, resample, tilt, processes,
-        step_options,
+        chunk, step_options,
     )
 
 
@@ -219,6 +232,7 @@ def _run(
     resample: Resample | None,
     tilt: Tilt | None,
     processes: Processes | None,
+    chunk: int | None,
     step_options: dict[str, Any],
 ) -> Iterator[SamplingState]:
     carriers = joint.carriers
@@ -241,7 +255,7 @@ def _run(
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = _Clock(seconds)
-        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, clock)
+        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
                 joint_contents = look(states).result.carried
@@ -300,11 +314,12 @@ class _Look:
         step: int,
         tilt: Tilt | None,
         processes: Processes | None,
+        chunk: int | None,
         clock: _Clock,
     ):
         self.joint, self.denoisers, self.conditions = joint, denoisers, conditions
         self.schedulers, self.timestep, self.step, self.tilt, self.clock = schedulers, timestep, step, tilt, clock
-        self.processes = processes
+        self.processes, self.chunk = processes, chunk
         # Of networks that predict a variance too, other schedulers take the first half, as pipelines hand it to them
         self.learned = getattr(schedulers[0].config, "variance_type", None) in ("learned", "learned_range")
         self.asked = 0  # times that every denoiser was
@@ -327,19 +342,17 @@ class _Look:
     def _ask(self, noisy: Mapping[Name, Tensor]) -> tuple[dict[Name, Tensor], dict[Name, Tensor], dict[Name, Tensor]]:
         """Model outputs, denoised contents, and covariances where the joint denoiser wants them."""
         wanted = self.joint.needs_covariance
-        answers = {}
-        for name, denoiser in self.denoisers.items():
-            answer = _ask(denoiser, noisy[name], self.level, self.where, self.conditions[name], wanted.get(name))
-            _check_denoised(answer[1], noisy[name], name, self.step)
-            answers[name] = answer
+        answers = ask(
+            self.denoisers, noisy, self.level, self.where, self.conditions, wanted, self.chunk, self.step
+        )
         if self.processes is not None:
             answers = self.processes.gather(answers, self.step)
         outputs = {
-            name: answer[0] if self.learned else mean_part(answer[0], noisy[name], 1)
+            name: answer.output if self.learned else mean_part(answer.output, noisy[name], 1)
             for name, answer in answers.items()
         }
-        denoised = {name: self.clip(answer[1]) for name, answer in answers.items()}
-        covariances = {name: answer[2] for name, answer in answers.items() if answer[2] is not None}
+        denoised = {name: self.clip(answer.mean) for name, answer in answers.items()}
+        covariances = {name: answer.covariance for name, answer in answers.items() if answer.covariance is not None}
         self.asked += 1
         self.clock.lap("denoiser")
         return outputs, denoised, covariances
@@ -347,40 +360,6 @@ class _Look:
     def _ask_again(self, noisy: Mapping[Name, Tensor]) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
         self.clock.lap("engine")
         return self._ask(noisy)[1:]
-
-
-def _ask(
-    denoiser: Denoiser, noisy: Tensor, level: NoiseLevel, where: Coordinates, condition: Any, features: Any
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The model output that the scheduler would be handed, the denoised content in it, and its covariance if wanted.
-
-    A network that already predicts what the scheduler expects keeps its output bit for bit.
-    """
-    if features is not None:
-        mean, covariance = denoiser.posterior(noisy, level, condition, features)
-        return where.output_from_denoised(mean, noisy), mean, covariance
-    if denoiser.prediction_type == where.prediction_type:
-        output = denoiser.predict(noisy, level, condition)
-        return output, where.denoised_from_output(output, noisy), None
-    mean = denoiser.denoise(noisy, level, condition)
-    return where.output_from_denoised(mean, noisy), mean, None
-
-
-def _check_denoised(mean: Tensor, noisy: Tensor, name: Name, step: int) -> None:
-    if mean.shape != noisy.shape:
-        raise ShapeError(
-            f"the denoiser of {name!r} returned shape {tuple(mean.shape)} for a state of shape {tuple(noisy.shape)} "
-            f"at step {step}",
-            name=name,
-            step=step,
-        )
-    if not torch.isfinite(mean).all():
-        bad = int((~torch.isfinite(mean)).sum())
-        raise NotFiniteError(
-            f"the denoiser of {name!r} returned {bad} NaN or infinite numbers out of {mean.numel()} at step {step}",
-            name=name,
-            step=step,
-        )
 
 
 class _NoiseSource:

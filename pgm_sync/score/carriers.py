@@ -67,6 +67,11 @@ class Carriers(NamedTuple):
             out[view.carrier] = flat.index_add(1, view.index.to(value.device), weighted)
         return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
 
+    def complete(self, values: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
+        """Values of all trajectories, and with them those of the hidden canvases that they show."""
+        states = self.gather(values)
+        return {name: values[name] if name in values else self.view(states, name) for name in self.views}
+
     def first(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
         """One value per site of every carrier: that of the first trajectory that shows it. White noise stays white."""
         out: dict[int, Tensor] = {}

@@ -177,6 +177,44 @@ def test_covariances_with_a_condition_per_sample(mode, generator):
         assert torch.allclose(both[k], one.covariance[0], atol=1e-8)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_derivatives_of_a_guided_transformer(scale, generator):
+    """A class-conditional DiT with a learned variance, backwards against differences."""
+    own = ps.GuidedDenoiser(ps.DiffusersDenoiser(transformer().double(), (4, 8, 8)), scale, 1000)
+    state = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    features, labels = ps.DCT((4, 8, 8), 1), torch.tensor([3, 7])
+    found = ps.JacobianDenoiser(own).posterior(state, LEVEL, labels, features).covariance
+    expected = ps.JacobianDenoiser(own, "differences", step=1e-4).posterior(state, LEVEL, labels, features).covariance
+    assert torch.allclose(found, expected, atol=1e-6 * expected.abs().max())
+    assert (found[0] - found[1]).abs().max() > 1e-3 * found.abs().max()
+
+
+def test_derivatives_with_conditions_made_under_inference_mode(generator):
+    model = text_unet()
+    state, features = torch.randn(1, 4, 8, 8, generator=generator), ps.DCT((4, 8, 8), 1)
+    plain = {"encoder_hidden_states": torch.randn(1, 5, 8, generator=generator)}
+    with torch.inference_mode():
+        frozen = {key: value.clone() for key, value in plain.items()}
+    own = ps.JacobianDenoiser(ps.DiffusersDenoiser(model, (4, 8, 8)))
+    expected = own.posterior(state, LEVEL, plain, features).covariance
+    assert torch.equal(own.posterior(state, LEVEL, frozen, features).covariance, expected)
+
+
+def test_guidance_at_scale_one_asks_once():
+    asked = []
+
+    def network(noisy, alpha, sigma, condition=None):
+        asked.append(condition)
+        return noisy
+
+    own = ps.FunctionDenoiser(network, (2,), "epsilon")
+    state = torch.ones(1, 2)
+    assert torch.equal(ps.GuidedDenoiser(own, 1.0, 7).predict(state, LEVEL, 3), state)
+    assert asked == [3]
+    ps.GuidedDenoiser(own, 2.0, 7).predict(state, LEVEL, 3)
+    assert asked == [3, 3, 7]
+
+
 def test_sequences_of_tensors_are_cut_and_numbers_handed_over(generator):
     model = text_unet()
     states = torch.randn(3, 4, 8, 8, generator=generator)

@@ -263,6 +263,25 @@ def test_stochastic_schedulers_share_their_noise_on_a_canvas():
     assert ends[False] > 0.1
 
 
+def test_latents_of_trajectories_and_canvases_come_back():
+    graph = ps.wide_canvas((1, 2, 6), (2, 4), 2)
+    own = ps.EmpiricalDenoiser(torch.randn(6, 1, 2, 4, dtype=torch.float64), bandwidth=0.2)
+    calls = {
+        name: ps.Call(
+            Loop(own, ddim()), 5, noise=torch.randn(2, 1, 2, 4, dtype=torch.float64), eta=1.0,
+            generator=torch.Generator().manual_seed(k),
+        )
+        for k, name in enumerate(graph.trajectories)
+    }  # fmt: skip
+    found = ps.synchronize(calls, graph, progress=False)
+    assert set(found.samples) == {"canvas", "w0", "w1"}
+    canvas = found.samples["canvas"]
+    assert canvas.shape == (2, 1, 2, 6)
+    assert torch.allclose(canvas[..., :4], found["w0"], atol=1e-9)
+    assert torch.allclose(canvas[..., 2:], found["w1"], atol=1e-9)
+    assert torch.equal(found.samples["w1"], found["w1"])
+
+
 def test_noise_that_only_one_draws_is_refused_by_name():
     graph, own, *_ = gaussian_pair()
     pipes, noise = {n: Loop(own[n], ddim()) for n in own}, noise_for(graph, 2)

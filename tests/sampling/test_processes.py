@@ -31,10 +31,35 @@ def launch(tmp_path, what):
     return [process.returncode for process in started], messages
 
 
-def alone():
+def alone(what="run"):
     namespace: dict = {"__name__": "two_processes"}
     exec(compile(SCRIPT.read_text(), str(SCRIPT), "exec"), namespace)
-    return namespace["run"](False)
+    return namespace[what](False)
+
+
+@pytest.mark.parametrize("launcher", ["processes", "torchrun"])
+def test_a_pipeline_in_each_of_two_processes_gives_the_windows_of_one(tmp_path, launcher):
+    if launcher == "processes":
+        codes, messages = launch(tmp_path, "attached")
+        assert codes == [0, 0], messages
+    else:
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT),
+            "accelerate", "-", str(tmp_path / "out"), "attached",
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+    expected = alone("attached")
+    counts = []
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"out{rank}")
+        counts.append(int(found.pop("rows")))
+        for name in ("canvas", "w0", "w1", "w2"):
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9)
+    assert counts == [2, 1]
+    assert expected["rows"] == 3
+    torch.testing.assert_close(expected["w0"][..., 4:], expected["w1"][..., :4], rtol=1e-12, atol=1e-12)
 
 
 def test_two_processes_give_the_samples_of_one(tmp_path):

@@ -299,3 +299,13 @@ def test_bad_input_is_refused_before_sampling_starts(change, error, message):
     arguments = {"denoisers": D, "scheduler": diffusers.DDIMScheduler(), "num_samples": 2} | change
     with pytest.raises(error, match=message):
         ps.sampling_steps(COUPLED, **arguments)  # not even a first step
+
+
+def test_the_result_says_how_much_memory_was_needed():
+    """The system's own account of this process; pages are counted a little late."""
+    resource = pytest.importorskip("resource")
+    graph = ps.FactorGraph()
+    graph.add_trajectory("x", (4,))
+    denoiser = ps.FunctionDenoiser(lambda noisy, alpha, sigma: noisy + torch.ones(60_000_000).sum() * 0, (4,))
+    found = ps.sample(graph, denoiser, diffusers.DDIMScheduler(), 2, progress=False).info["peak_memory"]
+    assert found == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rel=0.01)
