@@ -78,8 +78,9 @@ def _views(
             for name in run.names
         }
         if quantity == "next":
-            states = shared.averaged(states)
-    return states, shared.onto(states)
+            canvas = shared.onto(states)
+            states = shared.seen(canvas, states)
+    return states, canvas if start_on_canvas else shared.onto(states)
 
 
 def _canvas(

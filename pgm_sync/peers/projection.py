@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from scipy.sparse import coo_array, eye_array
 from torch import Tensor
 
 from ..errors import ParameterError
@@ -102,13 +103,9 @@ class Sight:
         """Whether A of white noise is white."""
         if isinstance(self.view, Tensor) or self.view.orthonormal:
             return True
-        rows, columns, values = _entries(self.view)
-        matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, (self.size, self.view.in_size))
-        gram = torch.sparse.mm(matrix, matrix.t()).coalesce()
-        expected = (gram.indices()[0] == gram.indices()[1]).double()
-        own = torch.zeros(self.size, dtype=torch.float64)
-        own.index_add_(0, gram.indices()[0], expected)
-        return bool(((gram.values() - expected).abs() < SQUARE).all() and (own == 1).all())
+        rows, columns, values = (part.numpy() for part in _entries(self.view))
+        matrix = coo_array((values, (rows, columns)), shape=(self.size, self.view.in_size)).tocsr()
+        return abs(matrix @ matrix.T - eye_array(self.size)).max() < SQUARE
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +233,7 @@ def projection(graph: FactorGraph) -> Projection:
         sights[name].append(
             Sight(number[view.carrier], None, view.index, view.weight if name in given else None)
         )
-    placed: dict[Name, int] = {}
+    placed = {canvas.name: k for k, canvas in enumerate(canvases)}
     for factor in graph.factors:
         found = _attracted(graph, factor)
         if found is None:

@@ -173,6 +173,7 @@ class Noise:
         extra = [name for name in run.names if name not in graph]
         for name in extra:  # overlaps of trajectories, which no graph has
             graph.add_trajectory(name, run.denoisers[name].shape)
+        extra += [name for name in run.names if kind == "shared" and self._follows(run, name)]
         for canvas in projection.canvases:
             if canvas.name is not None and canvas.name not in graph:
                 graph.add_trajectory(canvas.name, canvas.shape)
@@ -189,7 +190,13 @@ class Noise:
     def _completed(self, given: Mapping[Name, Tensor], extra: Sequence[Name]) -> dict[Name, Tensor]:
         """The user's noise, and the seeds' for what `ps.sample` does not know of."""
         drawn = dict(zip([c.name for c in self.carriers.carriers], self._first, strict=False))
-        return {**{name: drawn[name] for name in extra}, **given}
+        return {**{name: drawn[name] for name in extra if name in drawn}, **given}
+
+    def _follows(self, run: Run, name: Name) -> bool:
+        """Whether all noise of a trajectory is a canvas's."""
+        sights = self.projection.sights.get(name, [])
+        size = torch.Size(run.denoisers[name].shape).numel()
+        return not self.projection.partial(name, size) and all(sight.white for sight in sights)
 
     def first(self) -> tuple[dict[Name, Tensor], list[Tensor | None]]:
         """White noise to start from, by trajectory and by canvas; the latter None where only trajectories have any."""
