@@ -18,8 +18,10 @@ from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..levels import NoiseLevel
 from ..sampling import SampleResult, sampling_steps, step_noise
+from ..sampling.asking import ask
+from ..sampling.clock import PARTS, Clock
 from ..sampling.coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level
-from ..sampling.sampler import PARTS, _ask, _check_denoised, _Clock, _NoiseSource, _seeds
+from ..sampling.noise import NoiseSource, as_seeds
 from ..score import JointDenoiser
 from .projection import Projection, apart, structure
 
@@ -52,12 +54,13 @@ class Run:
     dtype: torch.dtype
     progress: bool
     step_options: dict[str, Any]
+    chunk: int | None = None
     asked: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
-        self.clock = _Clock(self.seconds)
+        self.clock = Clock(self.seconds)
 
     @property
     def num_samples(self) -> int:
@@ -86,12 +89,13 @@ class Run:
         # Of networks that predict a variance too, other schedulers take the first half
         learned = getattr(scheduler.config, "variance_type", None) in ("learned", "learned_range")
         clip = clipping(scheduler) or (lambda denoised: denoised)
-        outputs, denoised = {}, {}
-        for name in self.names:
-            answer = _ask(self.denoisers[name], noisy[name], level, where, self.conditions[name], None)
-            _check_denoised(answer[1], noisy[name], name, step)
-            outputs[name] = answer[0] if learned else mean_part(answer[0], noisy[name], 1)
-            denoised[name] = answer[1]
+        asked = {name: self.denoisers[name] for name in self.names}
+        answers = ask(asked, noisy, level, where, self.conditions, {}, self.chunk, step)
+        outputs = {
+            name: answer.output if learned else mean_part(answer.output, noisy[name], 1)
+            for name, answer in answers.items()
+        }
+        denoised = {name: answer.mean for name, answer in answers.items()}
         self.asked += len(self.names)
         shown = {name: clip(content) for name, content in denoised.items()}
         self.clock.lap("denoiser")
@@ -141,20 +145,21 @@ def prepare(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     progress: bool = True,
+    chunk: int | None = None,
     **step_options: Any,
 ) -> Run:
     """The arguments of `peers.sample`, under the checks of `ps.sample`, whose errors it raises."""
     # Nothing is sampled here: the checks are made when the generator is built
     sampling_steps(
         apart(graph), denoisers, scheduler, num_inference_steps, num_samples, seed,
-        conditions=conditions, device=device, dtype=dtype, **step_options,
+        conditions=conditions, device=device, dtype=dtype, chunk=chunk, **step_options,
     )  # fmt: skip
     names = graph.trajectories
     chosen = {name: denoisers[name] if isinstance(denoisers, Mapping) else denoisers for name in names}
     given = {name: conditions.get(name) if isinstance(conditions, Mapping) else conditions for name in names}
     return Run(
-        graph, names, chosen, given, scheduler, num_inference_steps, _seeds(seed, num_samples), initial_noise,
-        torch.device(device), dtype, progress, step_options,
+        graph, names, chosen, given, scheduler, num_inference_steps, as_seeds(seed, num_samples), initial_noise,
+        torch.device(device), dtype, progress, step_options, chunk,
     )  # fmt: skip
 
 
@@ -179,7 +184,7 @@ class Noise:
                 graph.add_trajectory(canvas.name, canvas.shape)
                 extra.append(canvas.name)
         joint = JointDenoiser(graph)
-        self.source = _NoiseSource(joint, run.seeds, run.device, run.dtype)
+        self.source = NoiseSource(joint, run.seeds, run.device, run.dtype)
         self.carriers = joint.carriers
         self.names = run.names
         self._first = self.source.draw() if run.initial_noise is None or extra else []
