@@ -189,10 +189,11 @@ def squared_discrepancy(
 ) -> Measurement:
     """Unbiased ``2 E d(x, y) - E d(x, x') - E d(y, y')`` from matrices of d, diagonals included.
 
-    d is conditionally negative: a distance (energy distance) or the negative of a kernel (squared maximum mean discrepancy). The interval is
-    that of `energy_distance`. Samples of one group are not independent: groups are averaged first, so that each
-    counts once and no pair is taken within one. With `draws`, keeps that many bootstrap replicates; a unit drawn
-    twice is no pair of its own, so that every replicate is as unbiased as the whole. `samples` is n, in units.
+    d is conditionally negative: a distance (energy distance), or the negative of a kernel (squared maximum mean
+    discrepancy). The interval is that of `energy_distance`. Samples of one group are not independent: groups are
+    averaged first, so that each counts once and no pair is taken within one. With `draws`, keeps that many bootstrap
+    replicates; a unit drawn twice is no pair of its own, so that every replicate is as unbiased as the whole.
+    `samples` is n, in units.
 
     Raises ShapeError on fewer than 2 units of either kind.
     """

@@ -161,6 +161,6 @@ def standings(estimates: Mapping[str, Estimate], better: Better) -> Standings:
         gaps = [behind(estimates[method], estimates[other]) for other in order if other != method]
         rank = 1 + sum(gap.low > 0 for gap in gaps)
         gap = behind(estimates[method], estimates[best])
-        status = BEST if method == best else WORSE if not gap.low <= 0 else TIED
+        status = BEST if method == best else WORSE if gap.low > 0 else TIED
         rows.append(Standing(method, estimates[method], status, rank, gap))
     return Standings(rows)

@@ -106,9 +106,9 @@ def alignment(scores: Tensor) -> Measurement:  # (n, N, N)
 def concealment(scores: Tensor, temperature: float = 1.0, over: str = "both") -> Measurement:  # (n, N, N)
     """Concealment of [Geng2024]_, section 4.1: ``C = tr(softmax(S / temperature)) / N``; 1 is best, 1/N chance.
 
-    The mean over pictures, with its interval. How well a view hides the prompts of the others. The softmax is over prompts (which prompt is this view?), over
-    views (which view shows this prompt?), or the mean of both. `temperature` is CLIP's (.01 for its embeddings); for
-    a classifier's log-probabilities it is 1.
+    The mean over pictures, with its interval. How well a view hides the prompts of the others. The softmax is over
+    prompts (which prompt is this view?), over views (which view shows this prompt?), or the mean of both.
+    `temperature` is CLIP's (.01 for its embeddings); for a classifier's log-probabilities it is 1.
 
     >>> print(concealment(torch.zeros(5, 2, 2)))
     .5000 [.5000, .5000] (n=5)
