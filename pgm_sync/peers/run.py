@@ -18,8 +18,10 @@ from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..levels import NoiseLevel
 from ..sampling import SampleResult, sampling_steps, step_noise
+from ..sampling.asking import ask
 from ..sampling.coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level
-from ..sampling.sampler import PARTS, _ask, _check_denoised, _Clock, _NoiseSource, _seeds
+from ..sampling.memory import PeakMemory
+from ..sampling.sampler import PARTS, _Clock, _NoiseSource, _seeds
 from ..score import JointDenoiser
 from .projection import Projection, apart, structure
 
@@ -51,12 +53,13 @@ class Run:
     device: torch.device
     dtype: torch.dtype
     progress: bool
+    chunk: int | None
     step_options: dict[str, Any]
     asked: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     def __post_init__(self) -> None:
-        self.started = time.perf_counter()
+        self.started, self.memory = time.perf_counter(), PeakMemory(self.device)
         self.clock = _Clock(self.seconds)
 
     @property
@@ -86,12 +89,11 @@ class Run:
         # Of networks that predict a variance too, other schedulers take the first half
         learned = getattr(scheduler.config, "variance_type", None) in ("learned", "learned_range")
         clip = clipping(scheduler) or (lambda denoised: denoised)
+        answers = ask(self.denoisers, noisy, level, where, self.conditions, {}, self.chunk, step)
         outputs, denoised = {}, {}
-        for name in self.names:
-            answer = _ask(self.denoisers[name], noisy[name], level, where, self.conditions[name], None)
-            _check_denoised(answer[1], noisy[name], name, step)
-            outputs[name] = answer[0] if learned else mean_part(answer[0], noisy[name], 1)
-            denoised[name] = answer[1]
+        for name, answer in answers.items():
+            outputs[name] = answer.output if learned else mean_part(answer.output, noisy[name], 1)
+            denoised[name] = answer.mean
         self.asked += len(self.names)
         shown = {name: clip(content) for name, content in denoised.items()}
         self.clock.lap("denoiser")
@@ -122,6 +124,7 @@ class Run:
             "seeds": self.seeds,
             "denoiser_evaluations": self.asked,
             "capped": 0.0,
+            "peak_memory": self.memory.bytes(),
             **info,
         }
         timing = {**self.seconds, "total": time.perf_counter() - self.started}
@@ -141,20 +144,21 @@ def prepare(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     progress: bool = True,
+    chunk: int | None = None,
     **step_options: Any,
 ) -> Run:
     """The arguments of `peers.sample`, under the checks of `ps.sample`, whose errors it raises."""
     # Nothing is sampled here: the checks are made when the generator is built
     sampling_steps(
         apart(graph), denoisers, scheduler, num_inference_steps, num_samples, seed,
-        conditions=conditions, device=device, dtype=dtype, **step_options,
+        conditions=conditions, chunk=chunk, device=device, dtype=dtype, **step_options,
     )  # fmt: skip
     names = graph.trajectories
     chosen = {name: denoisers[name] if isinstance(denoisers, Mapping) else denoisers for name in names}
     given = {name: conditions.get(name) if isinstance(conditions, Mapping) else conditions for name in names}
     return Run(
         graph, names, chosen, given, scheduler, num_inference_steps, _seeds(seed, num_samples), initial_noise,
-        torch.device(device), dtype, progress, step_options,
+        torch.device(device), dtype, progress, chunk, step_options,
     )  # fmt: skip
 
 
