@@ -54,7 +54,7 @@ def test_the_best_of_all_settings():
     assert table.best.options["strength"] == 40.0
     assert table[3].note.startswith("diverged at step")
     assert math.isinf(table[3].objective)
-    assert table[0].objective == pytest.approx(2, abs=0.5)  # without a pull
+    assert table[0].objective > 2 * table[5].objective  # without a pull
     assert [line.endswith("best") for line in str(table).splitlines()[1:]] == [
         row is table.best for row in table
     ]
