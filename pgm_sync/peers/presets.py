@@ -75,6 +75,7 @@ def sample(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     progress: bool = True,
+    chunk: int | None = None,
     **options: Any,
 ) -> SampleResult:
     """Sample a graph by a published method, from the noise that `ps.sample` starts from with the same seed.
@@ -88,7 +89,7 @@ def sample(
     method
         one of `methods()`.
     graph, denoisers, scheduler, num_inference_steps, num_samples, seed
-    conditions, initial_noise, device, dtype, progress
+    conditions, initial_noise, device, dtype, progress, chunk
         as for `ps.sample`. "independent" starts every trajectory from noise of its own, as a graph without factors
         does, unless ``noise="shared"``.
     options
@@ -122,7 +123,7 @@ def sample(
         )
     run = prepare(
         graph, denoisers, scheduler, num_inference_steps, num_samples, seed, conditions=conditions,
-        initial_noise=initial_noise, device=device, dtype=dtype, progress=progress, **options,
+        initial_noise=initial_noise, device=device, dtype=dtype, progress=progress, chunk=chunk, **options,
     )  # fmt: skip
     states, canvases = preset.sample(run, **own)
     samples = {name: states[name] for name in graph.trajectories}

@@ -21,6 +21,7 @@ from ..sampling import SampleResult, sampling_steps, step_noise
 from ..sampling.asking import ask
 from ..sampling.clock import PARTS, Clock
 from ..sampling.coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level
+from ..sampling.memory import PeakMemory
 from ..sampling.noise import NoiseSource, as_seeds
 from ..score import JointDenoiser
 from .projection import Projection, apart, structure
@@ -53,13 +54,13 @@ class Run:
     device: torch.device
     dtype: torch.dtype
     progress: bool
+    chunk: int | None
     step_options: dict[str, Any]
-    chunk: int | None = None
     asked: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     def __post_init__(self) -> None:
-        self.started = time.perf_counter()
+        self.started, self.memory = time.perf_counter(), PeakMemory(self.device)
         self.clock = Clock(self.seconds)
 
     @property
@@ -89,13 +90,11 @@ class Run:
         # Of networks that predict a variance too, other schedulers take the first half
         learned = getattr(scheduler.config, "variance_type", None) in ("learned", "learned_range")
         clip = clipping(scheduler) or (lambda denoised: denoised)
-        asked = {name: self.denoisers[name] for name in self.names}
-        answers = ask(asked, noisy, level, where, self.conditions, {}, self.chunk, step)
-        outputs = {
-            name: answer.output if learned else mean_part(answer.output, noisy[name], 1)
-            for name, answer in answers.items()
-        }
-        denoised = {name: answer.mean for name, answer in answers.items()}
+        answers = ask(self.denoisers, noisy, level, where, self.conditions, {}, self.chunk, step)
+        outputs, denoised = {}, {}
+        for name, answer in answers.items():
+            outputs[name] = answer.output if learned else mean_part(answer.output, noisy[name], 1)
+            denoised[name] = answer.mean
         self.asked += len(self.names)
         shown = {name: clip(content) for name, content in denoised.items()}
         self.clock.lap("denoiser")
@@ -126,6 +125,7 @@ class Run:
             "seeds": self.seeds,
             "denoiser_evaluations": self.asked,
             "capped": 0.0,
+            "peak_memory": self.memory.bytes(),
             **info,
         }
         timing = {**self.seconds, "total": time.perf_counter() - self.started}
@@ -152,14 +152,14 @@ def prepare(
     # Nothing is sampled here: the checks are made when the generator is built
     sampling_steps(
         apart(graph), denoisers, scheduler, num_inference_steps, num_samples, seed,
-        conditions=conditions, device=device, dtype=dtype, chunk=chunk, **step_options,
+        conditions=conditions, chunk=chunk, device=device, dtype=dtype, **step_options,
     )  # fmt: skip
     names = graph.trajectories
     chosen = {name: denoisers[name] if isinstance(denoisers, Mapping) else denoisers for name in names}
     given = {name: conditions.get(name) if isinstance(conditions, Mapping) else conditions for name in names}
     return Run(
         graph, names, chosen, given, scheduler, num_inference_steps, as_seeds(seed, num_samples), initial_noise,
-        torch.device(device), dtype, progress, step_options, chunk,
+        torch.device(device), dtype, progress, chunk, step_options,
     )  # fmt: skip
 
 

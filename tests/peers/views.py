@@ -20,7 +20,7 @@ SCHEDULERS = {
 
 
 def alpha_sigma(scheduler, index):
-    """Of the state before step number `index`, as DESIGN.md of diffusers' own schedulers states them."""
+    """Of the state before step number `index`, as diffusers keeps it."""
     if isinstance(scheduler, diffusers.DDIMScheduler):
         bar = scheduler.alphas_cumprod[scheduler.timesteps[index]].double()
         return bar.sqrt().item(), (1 - bar).sqrt().item()

@@ -1,0 +1,122 @@
+"""What tasks sample with: an embedded denoiser by its name in the zoo, or a diffusers checkpoint by its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import zoo
+from ..denoisers import Denoiser, DiffusersDenoiser, GuidedDenoiser
+from ..denoisers.predicting import PredictingDenoiser
+from ..errors import UnknownNameError, UnsupportedError, listed
+from ..sampling import decode_latents, encode_images
+
+Prompt = str | None  # a class of an embedded denoiser, a text of a checkpoint; None: anything
+
+
+def _as_it_is(content: Tensor) -> Tensor:
+    return content
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with all that depends on what it is of: noise schedule, prompts, and the way to pictures and back."""
+
+    name: str
+    denoiser: Denoiser  # of one view, guided
+    scheduler: Any
+    condition: Callable[[Sequence[Prompt]], Any]  # one prompt per joint sample -> rows for the denoiser
+    classes: tuple[str, ...] = ()  # the prompts that it knows; empty: any text
+    decode: Callable[[Tensor], Tensor] = _as_it_is  # contents (n, *shape) -> pictures (n, C, H, W) in [-1, 1]
+    encode: Callable[[Tensor], Tensor] = _as_it_is
+    scale: int = 1  # pixels per element of a content
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one view."""
+        return tuple(self.denoiser.shape)
+
+
+def load_model(name: str, guidance: float = 1.0, device: torch.device | str = "cpu") -> Model:
+    """An embedded denoiser, or a Stable Diffusion checkpoint (1.x, 2.x) that diffusers' `from_pretrained` finds.
+
+    `guidance` is the scale of classifier-free guidance; 1 is none. Closed forms of the zoo know no guidance.
+
+    >>> load_model("photo-patches").shape
+    (3, 24, 24)
+
+    Raises UnknownNameError for a name that is neither (a checkpoint's has a slash, or is a folder),
+    UnsupportedError for another kind of pipeline, and for guidance of a closed form.
+    """
+    from pathlib import Path
+
+    if name in zoo.names():
+        return _embedded(name, guidance, device)
+    if "/" not in name and not Path(name).is_dir():
+        raise UnknownNameError(
+            f"{name!r} is no embedded denoiser ({listed(zoo.names())}), and no checkpoint: those are called "
+            "organisation/name, or lie in a folder",
+            name=name,
+        )
+    from diffusers import DiffusionPipeline
+
+    return from_pipeline(DiffusionPipeline.from_pretrained(name).to(device), guidance, name)
+
+
+def _embedded(name: str, guidance: float, device: torch.device | str) -> Model:
+    denoiser, classes = zoo.load(name), zoo.classes(name)
+    network = getattr(denoiser, "model", None)
+    if network is None:
+        from diffusers import DDIMScheduler
+
+        if guidance != 1:
+            raise UnsupportedError(f"{name} is a closed form, whose conditions are exact; leave guidance at 1")
+        scheduler = DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2", clip_sample=False, timestep_spacing="trailing"
+        )
+    else:
+        network.to(device)
+        scheduler = zoo.scheduler(name)
+        assert isinstance(denoiser, PredictingDenoiser)  # what is trained predicts
+        denoiser = denoiser if guidance == 1 else GuidedDenoiser(denoiser, guidance)
+
+    def condition(prompts: Sequence[Prompt]) -> Any:
+        if all(prompt is None for prompt in prompts):
+            return None
+        unknown = [prompt for prompt in prompts if prompt not in classes]
+        if unknown:
+            raise UnknownNameError(
+                f"{name} knows no {unknown[0]!r}; its classes are {listed(classes, 40)}", name=unknown[0]
+            )
+        return torch.tensor([classes.index(str(prompt)) for prompt in prompts])
+
+    return Model(name, denoiser, scheduler, condition, classes)
+
+
+def from_pipeline(pipe: Any, guidance: float = 7.5, name: str = "pipeline") -> Model:
+    """A Stable Diffusion pipeline as a `Model` of latents. Raises UnsupportedError for one of another kind."""
+    if not all(hasattr(pipe, part) for part in ("unet", "vae", "encode_prompt")) or hasattr(pipe, "text_encoder_2"):
+        raise UnsupportedError(
+            f"{type(pipe).__name__} is not of Stable Diffusion's kind (one text encoder, a U-Net, a VAE); take "
+            "`ps.attach` with the pipeline itself, as examples/checkpoints does"
+        )
+    size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
+    own = DiffusersDenoiser(pipe.unet, (channels, size, size), pipe.scheduler.config.prediction_type)
+
+    def embed(prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, _ = pipe.encode_prompt(list(prompts), pipe.device, 1, False)
+        return {"encoder_hidden_states": text}
+
+    return Model(
+        name,
+        own if guidance == 1 else GuidedDenoiser(own, guidance, embed([""])),
+        pipe.scheduler,
+        lambda prompts: embed([prompt or "" for prompt in prompts]),
+        decode=lambda latents: decode_latents(pipe.vae, latents),
+        encode=lambda pictures: encode_images(pipe.vae, pictures),
+        scale=pipe.vae_scale_factor,
+    )
