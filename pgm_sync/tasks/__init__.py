@@ -14,6 +14,7 @@ __all__ = ["Measure", "Results", "Scene", "Task", "load", "names"]
 _TASKS = {
     "wide": ("wide", "Wide"),
     "ambiguous": ("ambiguous", "Ambiguous"),
+    "motion": ("motion", "Motion"),
 }
 
 
@@ -21,7 +22,7 @@ def names() -> list[str]:
     """The tasks that `load` knows.
 
     >>> names()
-    ['wide', 'ambiguous']
+    ['wide', 'ambiguous', 'motion']
     """
     return list(_TASKS)
 

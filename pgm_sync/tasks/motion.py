@@ -1,0 +1,117 @@
+"""Long motions from a denoiser of short windows, tied by overlaps and by what far windows have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..evaluation import energy_distance, mean, residual, transition_jump
+from ..graph import FactorGraph, wide_canvas
+from ..learning import fit
+from ..learning.learned_features import pca_features
+from ..zoo.data.motion import FRAMES, energy, joints, motions, physics_residual
+from .base import Measure, Results, Scene, Task
+from .models import Model, load_model
+
+LEARN_FROM = 2000  # simulated long motions
+HELD_OUT = 400
+
+
+@dataclass
+class Motion(Task):
+    """A double pendulum that swings on: windows of 32 frames on a canvas of `frames`, whose energy nobody may change.
+
+    Potentials couple `modes` principal components of all pairs of windows, learned from simulated long motions. Frames
+    are .1 s apart.
+
+    Raises ShapeError, ParameterError where windows do not fit.
+    """
+
+    name: ClassVar[str] = "motion"
+    title: ClassVar[str] = "Long motions of a double pendulum"
+    frames: int = 104
+    stride: int = 24
+    modes: int = 16
+    model: str = "motion-unet"
+    device: str = "cpu"
+    seed: int = 0
+
+    @cached_property
+    def _model(self) -> Model:
+        return load_model(self.model, device=self.device)
+
+    @cached_property
+    def _scene(self) -> Scene:
+        data = {"canvas": motions(LEARN_FROM, self.frames, generator=self._generator(0))[0].float()}
+        unfitted = self._graph(features=lambda shape: None)
+        learned = fit(pca_features(unfitted, data, self.modes), data, seed=self.seed)
+        return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned)
+
+    def _graph(self, features: Any) -> FactorGraph:
+        shape = self._model.shape  # (features, frames of a window)
+        return wide_canvas((shape[0], self.frames), shape, self.stride, features=features, neighbours="all")
+
+    def _generator(self, k: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * self.seed + k)
+
+    def scene(self) -> Scene:
+        return self._scene
+
+    @cached_property
+    def _real(self) -> tuple[Tensor, Tensor]:
+        """Two sets of simulated motions: one to measure with, one to stand beside the methods."""
+        found = motions(2 * HELD_OUT, self.frames, generator=self._generator(1))[0].float()
+        return found[:HELD_OUT], found[HELD_OUT:]
+
+    def reference(self) -> Tensor:
+        return self._real[1]
+
+    def measures(self) -> list[Measure]:
+        real = self._real[0]
+        borders = range(FRAMES - (FRAMES - self.stride) // 2, self.frames, self.stride)
+        return [
+            Measure(
+                "energy distance", "of whole motions to simulated ones; 0: the same distribution", "lower",
+                lambda r: energy_distance(r.content, real),
+            ),
+            Measure(
+                "physics residual", "root mean square violation of the equations of motion, in units of windows",
+                "lower", lambda r: residual(r.content, physics_residual),
+            ),
+            Measure(
+                "energy drift", "standard deviation of a motion's energy between its quarters, J; simulated ones: 0",
+                "lower", lambda r: mean(drift(r.content)),
+            ),
+            Measure(
+                "transitions", "jump of velocities at the middle of overlaps over that elsewhere; 1: not to be told",
+                1.0, lambda r: transition_jump(r.content, borders, time=2),
+            ),
+        ]  # fmt: skip
+
+    def pictures(self, content: Tensor) -> Tensor:
+        """The path of the outer mass, from dark to bright, ``(n, 3, 64, 64)``."""
+        return torch.stack([path(motion) for motion in content.float().cpu()])
+
+
+def drift(motion: Tensor) -> Tensor:  # (n, 4, frames) -> (n)
+    """Standard deviation of the mean energies of the quarters of a motion, joules."""
+    quarters = energy(motion).tensor_split(4, -1)
+    return torch.stack([quarter.mean(-1) for quarter in quarters], -1).std(-1)
+
+
+def path(motion: Tensor, size: int = 64) -> Tensor:  # (4, frames) -> (3, size, size) in [0, 1]
+    """The path of the outer mass within the circle that it can reach; late frames are bright."""
+    picture = torch.full((3, size, size), 0.06)
+    places = joints(motion)[:, 2]  # (frames, 2), within two metres
+    dense = torch.nn.functional.interpolate(
+        places.T[None], scale_factor=8, mode="linear", align_corners=True
+    )[0].T
+    column = ((dense[:, 0] / 2.1 + 1) / 2 * (size - 1)).round().long().clamp(0, size - 1)
+    row = ((1 - dense[:, 1] / 2.1) / 2 * (size - 1)).round().long().clamp(0, size - 1)
+    when = torch.linspace(0.25, 1, len(dense))
+    picture[:, row, column] = torch.stack([when, 0.55 * when, 1.1 - when])
+    return picture.clamp(0, 1)
