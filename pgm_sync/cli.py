@@ -94,6 +94,31 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
     demo.set_defaults(run=_demo)
 
+    run = commands.add_parser(
+        "run",
+        help="sample a task by one method",
+        description="Sample a task by one method, ours or published; write a sheet of pictures, the samples and a "
+        "record of the run.",
+    )
+    run.add_argument("task", metavar="TASK", help="wide, ambiguous, motion, ...; an unknown name lists them")
+    run.add_argument("--method", default="learned", help="an unknown name lists them (default: learned)")
+    _common(run, samples=6, folder="pgm_sync_run")
+    run.set_defaults(run=_run)
+
+    compare = commands.add_parser(
+        "compare",
+        help="measure methods on tasks, from the same seeds",
+        description="Sample tasks by ours and by published methods from the same seeds, and measure them: a table "
+        "with intervals and costs, a sheet of pictures per task, and ranks. What DIR has already is not run again.",
+    )
+    compare.add_argument("tasks", nargs="+", metavar="TASK", help="one or more; an unknown name lists them")
+    compare.add_argument("--methods", metavar="A,B,...", help="default: all that apply to the task")
+    compare.add_argument(
+        "--validation", type=int, default=64, metavar="N", help="seeds to tune published methods on (default: 64)"
+    )
+    _common(compare, samples=200, folder="pgm_sync_compare")
+    compare.set_defaults(run=_compare)
+
     graph = commands.add_parser("graph", help="print a saved graph")
     graph.add_argument("file", type=Path, metavar="FILE", help=".safetensors or .json, written by graph.save")
     graph.set_defaults(run=_graph)
@@ -103,6 +128,74 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--html", type=Path, metavar="OUT", help="also write a report with the graph drawn")
     inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _common(parser: argparse.ArgumentParser, samples: int, folder: str) -> None:
+    """The options of run and compare."""
+    add = parser.add_argument
+    add("--samples", type=int, default=samples, metavar="N", help=f"joint samples (default: {samples})")
+    add("--steps", type=int, default=50, metavar="N", help="denoising steps (default: 50)")
+    add("--seed", type=int, default=0, metavar="N", help="of the first sample (default: 0)")
+    add("--batch", type=int, metavar="N", help="joint samples at once (default: all)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the task, such as width=240")
+    add("--out", type=Path, default=Path(folder), metavar="DIR", help=f"where files go (default: {folder})")
+    add("--quiet", action="store_true", help="no progress bars")
+
+
+def _settings(given: Sequence[str]) -> dict[str, object]:
+    """NAME=VALUE as settings; values are numbers, true, false, null, lists by commas, or words."""
+    import json
+
+    from .errors import ParameterError
+
+    def value(text: str) -> object:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return tuple(map(value, text.split(","))) if "," in text else text
+
+    found = {}
+    for entry in given:
+        name, equals, text = entry.partition("=")
+        if not equals:
+            raise ParameterError(f"--set {entry}: write NAME=VALUE")
+        found[name] = value(text)
+    return found
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from . import tasks
+    from .tasks.run import sample_method, write_run
+
+    task = tasks.load(arguments.task, **_settings(arguments.set))
+    made = sample_method(
+        task, arguments.method, arguments.samples, arguments.steps, arguments.seed, batch=arguments.batch,
+        progress=not arguments.quiet,
+    )  # fmt: skip
+    for path in write_run(task, arguments.method, made, arguments.steps, arguments.out):
+        print(path)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from . import tasks
+    from .evaluation import Scoreboard
+    from .tasks.run import compare
+
+    board = Scoreboard(arguments.out / "cells.json")
+    chosen = arguments.methods.split(",") if arguments.methods else None
+    loaded = [tasks.load(name, **_settings(arguments.set)) for name in arguments.tasks]
+    for task in loaded:
+        made = compare(
+            task, chosen, arguments.samples, arguments.steps, arguments.seed, validation=arguments.validation,
+            batch=arguments.batch, board=board, progress=not arguments.quiet,
+        )  # fmt: skip
+        for path in made.write(arguments.out):
+            print(path)
+    for path in board.write(arguments.out):
+        print(path)
+    print(f"\n{board.to_markdown()}")
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from .cost import Cost
 
 FORMAT = "pgm_sync.scoreboard"
 VERSION = 1
+AIM = "aim"  # status of a row that takes no part
 ARROWS = {"lower": "↓", "higher": "↑"}
 COLUMNS = (
     "task", "method", "metric", "better", "value", "low", "high", "n", "rank", "status",
@@ -59,7 +60,8 @@ class Scoreboard:
 
     With a `path` (.json), cells that are there already are read, and every `add` writes the whole file anew,
     atomically: a run that was interrupted skips what ``(task, method, metric) in board``. The first metric of a task
-    is its main one, unless `main` names another.
+    is its main one, unless `main` names another. `aims` names rows that show what to aim for, such as real samples:
+    they take no part in ranks.
 
     >>> from pgm_sync.evaluation import mean
     >>> board, hard = Scoreboard(), torch.linspace(0, 1, 30)
@@ -71,13 +73,19 @@ class Scoreboard:
     Raises SavedFileError where `path` holds something else.
     """
 
-    def __init__(self, path: str | Path | None = None, main: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        main: Mapping[str, str] | None = None,
+        aims: Iterable[str] = (),
+    ):
         self.path = None if path is None else Path(path)
-        self.main = dict(main or {})
+        self.main, self.aims = dict(main or {}), list(aims)
         self.cells: dict[tuple[str, str, str], Cell] = {}
         if self.path is not None and self.path.exists():
             found = Scoreboard.read(self.path)
             self.cells, self.main = found.cells, {**found.main, **self.main}
+            self.aims = list(dict.fromkeys([*found.aims, *self.aims]))
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -160,12 +168,12 @@ class Scoreboard:
     def standings(self, task: str, metric: str | None = None) -> Standings:
         """Methods from best to worst on a metric, by default the main one. Raises UnknownNameError."""
         metric = self.metrics(task)[0] if metric is None else metric
-        cells = [cell for cell in self if (cell.task, cell.metric) == (task, metric)]
-        if not cells:
+        cells = [cell for cell in self if (cell.task, cell.metric) == (task, metric) and cell.method not in self.aims]
+        if not cells and not any((cell.task, cell.metric) == (task, metric) for cell in self):
             raise UnknownNameError(
                 f"{task!r} has no metric {metric!r}; it has {listed(self.metrics(task))}", name=metric
             )
-        return standings({cell.method: cell.estimate for cell in cells}, cells[0].better)
+        return standings({cell.method: cell.estimate for cell in cells}, cells[0].better) if cells else Standings([])
 
     def ranks(self) -> dict[str, dict[str, int]]:
         """Rank of each method by task, on its main metric; 1 + how many are better by an interval that leaves out 0."""
@@ -196,21 +204,21 @@ class Scoreboard:
             rows = [["method", *heads, "n", "evaluations", "s / sample", "peak MiB"]]
             for method in self.methods(task):
                 cells = [self.cells.get((task, method, m)) for m in metrics]
-                shown = ["" if c is None else _marked(c.estimate, status[method, c.metric]) for c in cells]
-                rows.append([method, *shown, _counts(cells), *_costs(cells)])
+                shown = ["" if c is None else _marked(c.estimate, status.get((method, c.metric), "")) for c in cells]
+                rows.append([f"*{method}*" if method in self.aims else method, *shown, _counts(cells), *_costs(cells)])
             parts.append(f"## {_plain(task)}\n\n{_markdown(rows)}")
         if parts:
             ranks = self.ranks()
             rows = [["method", *ranks, "mean", "worst"]]
-            for method in self.methods():
+            for method in (name for name in self.methods() if name not in self.aims):
                 own = [ranks[task].get(method) for task in ranks]
                 known = [rank for rank in own if rank is not None]
                 summary = [f"{sum(known) / len(known):.2f}", str(max(known))] if known else ["", ""]
                 rows.append([method, *("" if rank is None else str(rank) for rank in own), *summary])
             legend = (
                 "**bold**: best; ≈: its 95 % interval of the paired difference to the best holds 0; ↓, ↑, →: lower, "
-                "higher, close to the number is better. Rank: 1 + the number of methods that are better by an interval "
-                "that leaves out 0, on the first metric of each task."
+                "higher, close to the number is better. *Slanted*: what to aim for, not ranked. Rank: 1 + the number of "
+                "methods that are better by an interval that leaves out 0, on the first metric of each task."
             )
             parts += [f"## Ranks\n\n{_markdown(rows)}", legend]
         return "\n\n".join(parts) + "\n"
@@ -221,21 +229,20 @@ class Scoreboard:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for cell in self:
-            row = self.standings(cell.task, cell.metric)[cell.method]
-            gap, cost = row.difference, cell.cost
-            numbers: dict[str, Any] = {
+            row: dict[str, Any] = {
+                "task": cell.task, "method": cell.method, "metric": cell.metric, "better": cell.better,
+                "status": AIM, "note": cell.note,
                 **dict(zip(("value", "low", "high", "n"), cell.estimate, strict=True)),
-                **(
-                    {}
-                    if row.status == BEST
-                    else {"behind": gap.value, "behind_low": gap.low, "behind_high": gap.high}
-                ),
-                **({} if cost is None else {k: v for k, v in cost.to_dict().items() if k in COLUMNS}),
-            }
-            names = {"task": cell.task, "method": cell.method, "metric": cell.metric, "better": cell.better}
-            found = {"rank": row.rank, "status": row.status, "note": cell.note}
-            paired = {} if row.status == BEST else {"pairing": gap.pairing}
-            writer.writerow({**names, **numbers, **found, **paired})
+            }  # fmt: skip
+            if cell.cost is not None:
+                row |= {k: v for k, v in cell.cost.to_dict().items() if k in COLUMNS}
+            if cell.method not in self.aims:
+                standing = self.standings(cell.task, cell.metric)[cell.method]
+                row |= {"rank": standing.rank, "status": standing.status}
+                if standing.status != BEST:
+                    gap = standing.difference
+                    row |= {"behind": gap.value, "behind_low": gap.low, "behind_high": gap.high, "pairing": gap.pairing}
+            writer.writerow(row)
         return text.getvalue()
 
     def to_json(self) -> str:
@@ -252,7 +259,7 @@ class Scoreboard:
             }
             for cell in self
         ]
-        data = {"format": FORMAT, "version": VERSION, "main": self.main, "cells": cells}
+        data = {"format": FORMAT, "version": VERSION, "main": self.main, "aims": self.aims, "cells": cells}
         return json.dumps(data, allow_nan=False)
 
     @staticmethod
@@ -266,7 +273,7 @@ class Scoreboard:
                 raise SavedFileError(
                     f"{path.name!r} is {kind}, not a {FORMAT} of version {VERSION}", path=str(path)
                 )
-            board = Scoreboard(main=data["main"])
+            board = Scoreboard(main=data["main"], aims=data["aims"])
             for entry in data["cells"]:
                 cost = None if entry["cost"] is None else Cost(**entry["cost"])
                 estimate = _from_data(entry["estimate"])

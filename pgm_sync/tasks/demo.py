@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from ..maps import DCT, Crop
 from ..metrics import Estimate, energy_distance, far_correlation, seam_discontinuity
 from ..sampling import sample
 from ..zoo import wide_crops
+from .run import versions
 
 TITLES = {
     "learned": "Learned potentials",
@@ -395,14 +394,6 @@ def _seams(graph: FactorGraph) -> list[int]:
     owner = hard_cut(graph, numbered)
     row = owner.flatten(0, -2)[0]
     return [int(c) + 1 for c in (row[1:] != row[:-1]).nonzero().flatten()]
-
-
-def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("pgm_sync", "torch", "diffusers", "networkx", "numpy")},
-    }
 
 
 def _finite(value: Any) -> Any:

@@ -13,12 +13,14 @@ from ..evaluation import energy_distance, mean, residual, transition_jump
 from ..graph import FactorGraph, wide_canvas
 from ..learning import fit
 from ..learning.learned_features import pca_features
-from ..zoo.data.motion import FRAMES, energy, joints, motions, physics_residual
-from .base import Measure, Results, Scene, Task
+from ..zoo.data.motion import FRAMES, SCALE, energy, motions, physics_residual
+from .base import Measure, Scene, Task
 from .models import Model, load_model
 
 LEARN_FROM = 2000  # simulated long motions
 HELD_OUT = 400
+HIGHEST = 2.2  # radians, in pictures
+COLOURS = ((0.85, 0.45, 0.1), (0.42, 0.3, 0.75))
 
 
 @dataclass
@@ -93,8 +95,8 @@ class Motion(Task):
         ]  # fmt: skip
 
     def pictures(self, content: Tensor) -> Tensor:
-        """The path of the outer mass, from dark to bright, ``(n, 3, 64, 64)``."""
-        return torch.stack([path(motion) for motion in content.float().cpu()])
+        """Angles over time, ``(n, 3, 64, 128)``."""
+        return torch.stack([curves(motion) for motion in content.float().cpu()])
 
 
 def drift(motion: Tensor) -> Tensor:  # (n, 4, frames) -> (n)
@@ -103,15 +105,13 @@ def drift(motion: Tensor) -> Tensor:  # (n, 4, frames) -> (n)
     return torch.stack([quarter.mean(-1) for quarter in quarters], -1).std(-1)
 
 
-def path(motion: Tensor, size: int = 64) -> Tensor:  # (4, frames) -> (3, size, size) in [0, 1]
-    """The path of the outer mass within the circle that it can reach; late frames are bright."""
-    picture = torch.full((3, size, size), 0.06)
-    places = joints(motion)[:, 2]  # (frames, 2), within two metres
-    dense = torch.nn.functional.interpolate(
-        places.T[None], scale_factor=8, mode="linear", align_corners=True
-    )[0].T
-    column = ((dense[:, 0] / 2.1 + 1) / 2 * (size - 1)).round().long().clamp(0, size - 1)
-    row = ((1 - dense[:, 1] / 2.1) / 2 * (size - 1)).round().long().clamp(0, size - 1)
-    when = torch.linspace(0.25, 1, len(dense))
-    picture[:, row, column] = torch.stack([when, 0.55 * when, 1.1 - when])
-    return picture.clamp(0, 1)
+def curves(motion: Tensor, size: int = 64) -> Tensor:  # (4, frames) -> (3, size, 2 size) in [0, 1]
+    """Both angles over time, the inner one's in orange, the outer one's in violet."""
+    picture = torch.ones(3, size, 2 * size)
+    angles = motion[:2] * torch.tensor(SCALE)[:2, None]
+    dense = torch.nn.functional.interpolate(angles[None], size=16 * size, mode="linear", align_corners=True)[0]
+    column = torch.arange(16 * size) // 8
+    for angle, colour in zip(dense, COLOURS, strict=True):
+        row = ((1 - angle / HIGHEST) / 2 * (size - 1)).round().long().clamp(0, size - 1)
+        picture[:, row, column] = torch.tensor(colour)[:, None]
+    return picture

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import peers
-from ..errors import NotFiniteError, UnknownNameError, listed
+from ..errors import NotFiniteError, ParameterError, PgmSyncError, UnknownNameError, listed
 from ..evaluation import Cost, CostMeter, Scoreboard, method_sheet
 from ..graph.serialization import write_atomically
 from ..inspection.images import png
 from ..sampling import sample
-from .base import Results, Scene, Task
+from .base import Measure, Results, Scene, Task
 
 OURS = "learned"
 REFERENCE = "real"  # the row of real results, where a task has them
 TUNED = " (tuned)"  # of a published method whose options were chosen on validation seeds
 SHOWN = 6
-DIVERGED = "diverged"
 
 
 @dataclass
@@ -40,11 +44,18 @@ class Comparison:
         return method_sheet({name: self.task.pictures(x) for name, x in self.contents.items()})
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Tables (Markdown, CSV, JSON) and the picture sheet; returns the paths."""
-        folder = Path(folder)
-        paths = self.board.write(folder, self.task.name)
-        write_atomically(folder / f"{self.task.name}.png", png(self.sheet()))
-        return [*paths, folder / f"{self.task.name}.png"]
+        """The sheet of pictures, and what was tuned and what diverged, as text; returns the paths."""
+        files = {}
+        if self.contents:
+            files[".png"] = png(self.sheet())
+        notes = [f"{name}\n\n{tuning}" for name, tuning in self.tunings.items()]
+        notes += [f"{name} diverged: {why}" for name, why in self.diverged.items()]
+        if notes:
+            files[".txt"] = ("\n\n".join(notes) + "\n").encode()
+        paths = [Path(folder) / f"{self.task.name}{suffix}" for suffix in files]
+        for path, content in zip(paths, files.values(), strict=True):
+            write_atomically(path, content)
+        return paths
 
 
 def methods(task: Task) -> dict[str, str | None]:
@@ -66,14 +77,24 @@ def sample_method(
     num_inference_steps: int = 50,
     seed: int = 0,
     *,
+    batch: int | None = None,
     meter: CostMeter | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Results:
     """Joint samples of a task by one method, ours or published, from the seeds ``seed, seed + 1, ...``.
 
-    Raises UnknownNameError, UnsupportedError where a method does not apply, and what the sampler raises.
+    `batch` joint samples at once, all by default; `options` are those of `ps.sample` or `peers.sample`. Raises
+    UnknownNameError, UnsupportedError where a method does not apply, ParameterError, and what the sampler raises.
     """
+    if num_samples < 1 or (batch is not None and batch < 1):
+        raise ParameterError(f"num_samples={num_samples} and batch={batch} must be at least 1")
+    if batch is not None and batch < num_samples:
+        given = {"meter": meter, "progress": progress, **options}
+        return join([
+            sample_method(task, method, min(batch, num_samples - k), num_inference_steps, seed + k, **given)
+            for k in range(0, num_samples, batch)
+        ])  # fmt: skip
     scene, seeds = task.scene(), list(range(seed, seed + num_samples))
     denoisers = scene.denoisers if meter is None else meter.count(scene.denoisers)
     common = {"conditions": task.conditions(seeds), "progress": progress, **options}
@@ -130,6 +151,8 @@ def compare(
     if unknown:
         raise UnknownNameError(f"no method is called {unknown[0]!r}; there are {listed(known, 40)}", name=unknown[0])
     board.main.setdefault(task.name, task.measures()[0].name)
+    if REFERENCE not in board.aims:
+        board.aims.append(REFERENCE)
     for name in names:
         if name == REFERENCE:
             continue
@@ -154,30 +177,61 @@ def _run(
     found: Comparison, label: str, method: str, count: int, steps: int, seed: int, batch: int | None,
     options: dict[str, Any], progress: bool,
 ) -> None:  # fmt: skip
-    parts = []
-    size = count if batch is None else batch
     with CostMeter(count) as meter:
         try:
-            for start in range(0, count, size):
-                parts.append(
-                    sample_method(
-                        found.task, method, min(size, count - start), steps, seed + start, meter=meter,
-                        progress=progress, **options,
-                    )
-                )  # fmt: skip
+            results = sample_method(
+                found.task, method, count, steps, seed, batch=batch, meter=meter, progress=progress, **options
+            )
         except NotFiniteError as error:
             found.diverged[label] = str(error)
             return
-    results = join(parts)
     found.contents[label] = results.content[:SHOWN]
     shown = ", ".join(f"{key} {value:g}" for key, value in options.items())
     _measure(found, label, results, meter.cost, shown)
 
 
+def write_run(task: Task, method: str, results: Results, steps: int, folder: str | Path) -> list[Path]:
+    """Pictures of all results (PNG), contents and samples (safetensors), and a record (JSON); returns the paths."""
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    tensors = {str(name): sample.clone() for name, sample in results.samples.items()}  # a content may be one of them
+    tensors["content"] = results.content.clone()
+    settings = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}  # type: ignore[arg-type]
+    record = {
+        "task": task.name,
+        "method": method,
+        "settings": settings,
+        "steps": steps,
+        "seeds": list(results.seeds),
+        "measures": {m.name: _record(m, results) for m in task.measures()},
+        "versions": versions(),
+    }
+    files = {
+        f"{task.name}.png": png(method_sheet({method: task.pictures(results.content)})),
+        "samples.safetensors": save(tensors),
+        "run.json": json.dumps(record, indent=1, default=str).encode(),
+    }
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in files]
+
+
+def _record(measure: Measure, results: Results) -> dict[str, float] | str:
+    try:
+        return measure.of(results)._asdict()
+    except PgmSyncError as error:  # a few samples are too few for some
+        return str(error)
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    names = ("pgm_sync", "torch", "diffusers", "networkx", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
 def join(parts: Sequence[Results]) -> Results:
     """Results of several batches as one."""
-    import torch
-
     first = parts[0]
     if len(parts) == 1:
         return first
