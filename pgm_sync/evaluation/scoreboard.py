@@ -217,8 +217,8 @@ class Scoreboard:
                 rows.append([method, *("" if rank is None else str(rank) for rank in own), *summary])
             legend = (
                 "**bold**: best; ≈: its 95 % interval of the paired difference to the best holds 0; ↓, ↑, →: lower, "
-                "higher, close to the number is better. *Slanted*: what to aim for, not ranked. Rank: 1 + the number of "
-                "methods that are better by an interval that leaves out 0, on the first metric of each task."
+                "higher, close to the number is better. *Slanted*: what to aim for, not ranked. Rank: 1 + the number "
+                "of methods that are better by an interval that leaves out 0, on the first metric of each task."
             )
             parts += [f"## Ranks\n\n{_markdown(rows)}", legend]
         return "\n\n".join(parts) + "\n"

@@ -39,8 +39,17 @@ def load(name: str, **settings: Any) -> Task:
         raise UnknownNameError(f"no task is called {name!r}; there are {listed(_TASKS)}", name=name)
     module, class_name = _TASKS[name]
     made: Any = getattr(importlib.import_module(f".{module}", __name__), class_name)
-    known = [field.name for field in dataclasses.fields(made)]
-    for key in settings:
+    known = {field.name: field for field in dataclasses.fields(made)}
+    for key, value in settings.items():
         if key not in known:
             raise ParameterError(f"the task {name!r} has no setting {key!r}; it has {listed(known, 40)}", setting=key)
+        default = known[key].default
+        if isinstance(default, int | float | str) and not isinstance(value, _LIKE.get(type(default), type(default))):
+            raise ParameterError(
+                f"{key}={value!r} of the task {name!r} must be a {type(default).__name__}, like its default {default!r}",
+                setting=key,
+            )
     return made(**settings)
+
+
+_LIKE: dict[type, Any] = {float: (int, float)}

@@ -42,8 +42,8 @@ def _inner(shape: Shape) -> Permutation:
 VIEWS = {
     "turned": lambda shape: Rotate(shape, 2),
     "quarter turn": lambda shape: Rotate(shape, 1),
-    "mirrored": lambda shape: Flip(shape, -1),
-    "upside down": lambda shape: Flip(shape, -2),
+    "mirrored": lambda shape: Flip(shape, (-1,)),
+    "upside down": lambda shape: Flip(shape, (-2,)),
     "jigsaw": _jigsaw,
     "inner rotation": _inner,
 }

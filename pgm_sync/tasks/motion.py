@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..evaluation import energy_distance, mean, residual, transition_jump
 from ..graph import FactorGraph, wide_canvas
+from ..graph.factor_graph import Name
 from ..learning import fit
 from ..learning.learned_features import pca_features
 from ..zoo.data.motion import FRAMES, SCALE, energy, motions, physics_residual
@@ -48,7 +49,7 @@ class Motion(Task):
 
     @cached_property
     def _scene(self) -> Scene:
-        data = {"canvas": motions(LEARN_FROM, self.frames, generator=self._generator(0))[0].float()}
+        data: dict[Name, Tensor] = {"canvas": motions(LEARN_FROM, self.frames, generator=self._generator(0))[0].float()}
         unfitted = self._graph(features=lambda shape: None)
         learned = fit(pca_features(unfitted, data, self.modes), data, seed=self.seed)
         return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned)

@@ -1,0 +1,35 @@
+"""The scoreboard: every task, ours and every published method that applies, from the same seeds."""
+
+from __future__ import annotations
+
+from _table import main  # first: it pins the threads
+
+from pathlib import Path
+
+from pgm_sync import tasks
+from pgm_sync.evaluation import Scoreboard
+from pgm_sync.tasks.run import compare
+
+CELLS = Path(__file__).resolve().parents[1] / "build" / "scoreboard"  # an interrupted run goes on from here
+SAMPLES, STEPS, VALIDATION = 200, 50, 64
+
+
+def build(quick: bool) -> str:
+    samples, steps, validation = (24, 10, 12) if quick else (SAMPLES, STEPS, VALIDATION)
+    board = Scoreboard(None if quick else CELLS / "cells.json")
+    parts = [
+        f"{samples} joint samples per cell, {steps} steps, seed 0; strengths of SyncSDE tuned on {validation} other\n"
+        "seeds by the main measure, the first column. 95 % intervals."
+    ]
+    for name in tasks.names():
+        task = tasks.load(name)
+        found = compare(task, None, samples, steps, validation=validation, board=board)
+        if not quick:
+            found.write(CELLS)
+        parts += [f"{name}, {m.name}: {m.what}." for m in task.measures()]
+        parts += [f"{name}, {method} diverged: {why}" for method, why in found.diverged.items()]
+    return "\n".join([*parts, "", board.to_markdown()])
+
+
+if __name__ == "__main__":
+    main("scoreboard", build)
