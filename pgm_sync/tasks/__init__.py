@@ -14,6 +14,7 @@ __all__ = ["Measure", "Results", "Scene", "Task", "load", "names"]
 _TASKS = {
     "wide": ("wide", "Wide"),
     "ambiguous": ("ambiguous", "Ambiguous"),
+    "mask": ("mask", "Mask"),
     "motion": ("motion", "Motion"),
 }
 
@@ -22,7 +23,7 @@ def names() -> list[str]:
     """The tasks that `load` knows.
 
     >>> names()
-    ['wide', 'ambiguous', 'motion']
+    ["wide", "ambiguous", "mask", "motion"]
     """
     return list(_TASKS)
 

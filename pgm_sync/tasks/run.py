@@ -66,8 +66,8 @@ def methods(task: Task) -> dict[str, str | None]:
 
 
 def _ours(scene: Scene) -> dict[str, dict[str, Any]]:
-    """Variants of ours by name: "learned", "learned, denoiser's C"."""
-    return {OURS if not key else f"{OURS}, {key}": value for key, value in (scene.options or {"": {}}).items()}
+    """Variants of ours by name: "learned", "learned: surrogate C"."""
+    return {OURS if not key else f"{OURS}: {key}": value for key, value in (scene.options or {"": {}}).items()}
 
 
 def sample_method(

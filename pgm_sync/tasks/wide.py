@@ -15,6 +15,7 @@ from ..graph import FactorGraph, wide_canvas
 from ..learning import fit
 from ..maps import DCT
 from .base import Measure, Results, Scene, Task
+from .models import load_model
 
 CROPS = 2000  # photograph crops to learn from
 HELD_OUT = 500  # other ones to compare with
@@ -41,19 +42,16 @@ class Wide(Task):
 
     @cached_property
     def _scene(self) -> Scene:
-        from diffusers import DDIMScheduler
-
         crops, photos = zoo.wide_crops(
             self._shape, CROPS, "train", generator=self._generator(0), return_photos=True
         )
-        unfitted = self._graph(coupled=True)
+        unfitted, model = self._graph(coupled=True), load_model("photo-patches")
         return Scene(
             self._graph(coupled=False),
-            zoo.load("photo-patches"),
-            DDIMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False, timestep_spacing="trailing"),
+            model.denoiser,
+            model.scheduler,
             fit(unfitted, {"canvas": crops}, groups=photos, seed=self.seed),
             {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}},
-            {"diffcollage": {}},
         )
 
     @property

@@ -83,7 +83,7 @@ def test_batches_change_nothing():
 
 def test_all_methods_are_listed_with_the_reason_where_one_does_not_apply():
     found = methods(Pair())
-    assert list(found)[:2] == ["learned", "learned, half"]
+    assert list(found)[:2] == ["learned", "learned: half"]
     assert found["multidiffusion"] is None
     assert "orthogonal" in found["visual-anagrams"]
 
