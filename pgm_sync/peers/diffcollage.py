@@ -95,16 +95,19 @@ def _box(shape: tuple[int, ...], view: Tensor, region: frozenset[int]) -> tuple[
     return tuple(sides) if int(inside.sum()) == torch.Size(sides).numel() else None
 
 
-def bethe(run: Run, separators: Separators | None) -> tuple[Run, Projection]:
+def bethe(run: Run, separators: Separators | None = None, draws: int = 1) -> tuple[Run, Projection]:
     """The run with a denoiser per overlap besides the trajectories, and how their contents add up.
 
     `separators` gives the denoiser of an overlap by its shape. None: denoisers know windows of their own shape only, so
-    each overlap is a window of its own whose other elements are sampled along: they follow the canvas where the overlap
-    is and their own noise elsewhere. That is one draw of ``E[E(x_s | x_t, rest) | x_s]``, in the place of the exact
-    ``E(x_s | x_s at t)``. An overlap has the condition of the first trajectory that shows it.
+    each overlap is `draws` windows of its own whose other elements are sampled along: they follow the canvas where the
+    overlap is and their own noise elsewhere. Their mean estimates ``E[E(x_s | x_t, rest) | x_s]``, in the place of the
+    exact ``E(x_s | x_s at t)``; what it errs by goes into the canvas, so a single draw makes it too varied. An overlap
+    has the condition of the first trajectory that shows it.
 
-    Raises ParameterError on a separator that is no denoiser of its shape.
+    Raises ParameterError and ShapeError on a separator that is no denoiser of its shape, ParameterError on `draws`.
     """
+    if not isinstance(draws, int) or draws < 1:
+        raise ParameterError(f"draws={draws!r} must be a positive integer", draws=draws)
     graph = run.graph
     shared = projection(graph)
     sights = {
@@ -112,33 +115,36 @@ def bethe(run: Run, separators: Separators | None) -> tuple[Run, Projection]:
         for name, own in shared.sights.items()
     }
     denoisers, conditions = dict(run.denoisers), dict(run.conditions)
-    known: dict[tuple[int, ...], Denoiser] = {}
+    known: dict[tuple[int, ...] | None, Denoiser] = {}
     for region in overlaps(graph):
         sight = sights[region.first][0]
         assert isinstance(sight.view, Tensor)  # or `overlaps` would have refused
         inside = torch.tensor([site in region.sites for site in sight.view.tolist()])
-        name = ("overlap", region.first, min(region.sites), len(region.sites))
-        weight = torch.full((int(inside.sum()),), float(region.times), dtype=torch.float64)
-        place = inside.nonzero().flatten()
+        key = ("overlap", region.first, min(region.sites), len(region.sites))
+        added: dict[Name, Sight]
+        count = torch.full((int(inside.sum()),), float(region.times), dtype=torch.float64)
         if separators is None:
-            denoisers[name] = run.denoisers[region.first]
-            sights[name] = [Sight(sight.canvas, place, sight.view[inside], weight)]
+            place = inside.nonzero().flatten()
+            added = {
+                (*key, k): Sight(sight.canvas, place, sight.view[inside], count / draws) for k in range(draws)
+            }
+            own = run.denoisers[region.first]
         else:
-            if region.box is None:
-                raise ParameterError(
-                    f"an overlap in {region.first!r} is no box, so no shape tells its denoiser; leave separators out",
-                    name=region.first,
-                )
-            if region.box not in known:
-                known[region.box] = _separator(separators, region.box)
-            denoisers[name] = known[region.box]
-            sights[name] = [Sight(sight.canvas, None, sight.view[inside], weight)]
-        conditions[name] = run.conditions[region.first]
+            added = {key: Sight(sight.canvas, None, sight.view[inside], count)}
+            own = known[region.box] = known.get(region.box) or _separator(separators, region)
+        for name, seen in added.items():
+            sights[name], denoisers[name], conditions[name] = [seen], own, run.conditions[region.first]
     run.names, run.denoisers, run.conditions = list(denoisers), denoisers, conditions
     return run, Projection(shared.canvases, sights)
 
 
-def _separator(separators: Separators, box: tuple[int, ...]) -> Denoiser:
+def _separator(separators: Separators, region: Overlap) -> Denoiser:
+    box = region.box
+    if box is None:
+        raise ParameterError(
+            f"an overlap in {region.first!r} is no box, so no shape tells its denoiser; leave separators out",
+            name=region.first,
+        )
     denoiser: Any = separators(box)
     if not isinstance(denoiser, Denoiser):
         raise ParameterError(f"separators({box}) is a {type(denoiser).__name__}, not a Denoiser")

@@ -104,7 +104,7 @@ def sample(
         * ``strength`` (syncsde, syncsde-implicit): 1/lambda; 5. ``pulls``: what draws what, in the place of
           `pulls_from_graph`; ``order`` and ``predecessors`` are handed to that.
         * ``separators`` (diffcollage): a function from the shape of an overlap to its denoiser; without it, overlaps
-          are windows of their own whose rest is sampled along (see `diffcollage.bethe`).
+          are ``draws`` (1) windows of their own each, whose rest is sampled along (see `diffcollage.bethe`).
 
     Raises UnsupportedError where `why_not` gives a reason, UnsupportedSchedulerError (SyncSDE is one of DDIM),
     ParameterError on an unknown method or option, NotFiniteError when SyncSDE's explicit update diverges; and what
@@ -182,8 +182,8 @@ def _syncsde(
     return states, shared.composed(ordered, rule)
 
 
-def _diffcollage(run: Run, separators: Any = None, noise: str = "shared") -> States:
-    run, shared = bethe(run, separators)
+def _diffcollage(run: Run, separators: Any = None, draws: int = 1, noise: str = "shared") -> States:
+    run, shared = bethe(run, separators, draws)
     return average(run, shared, "clean", "canvas", noise)
 
 
@@ -264,6 +264,6 @@ PRESETS: dict[str, Preset] = {
         )
         for name, form in (("syncsde", "explicit"), ("syncsde-implicit", "implicit"))
     },
-    "diffcollage": Preset(_diffcollage, _overlaps, ("separators", "noise")),
+    "diffcollage": Preset(_diffcollage, _overlaps, ("separators", "draws", "noise")),
     "doubletake": Preset(_doubletake, _windows, ("noise",)),
 }
