@@ -49,6 +49,11 @@ class Sight:
         flat = value.flatten(1)
         return flat if self.place is None else flat.index_select(1, self.place.to(value.device))
 
+    def weighed(self, value: Tensor) -> Tensor:
+        """``W x[place]``."""
+        seen = self.take(value)
+        return seen if self.weight is None else seen * self.weight.to(seen)
+
     def put(self, seen: Tensor, value: Tensor) -> Tensor:
         """`value` ``(n, *shape)`` with `seen` ``(n, P)`` in its place."""
         if self.place is None:
@@ -69,11 +74,9 @@ class Sight:
             return total.index_add(1, self.view.to(total.device), seen)
         return total + self.view.adjoint(seen.reshape(len(seen), *self.view.out_shape)).flatten(1)
 
-    def counts(self, size: int, weighted: bool = True) -> Tensor:
-        """What `add` makes of the weights, or of ones, were A without signs, ``(S,)`` float64: what to divide by."""
-        weight = torch.ones(self.size, dtype=torch.float64)
-        if weighted and self.weight is not None:
-            weight = self.weight.double()
+    def counts(self, size: int) -> Tensor:
+        """What `add` makes of the weights, were A without signs, ``(S,)`` float64: what to divide by."""
+        weight = torch.ones(self.size, dtype=torch.float64) if self.weight is None else self.weight.double()
         rows, columns, share = self.shares
         return weight.new_zeros(size).index_add(0, columns, share * weight[rows])
 
@@ -126,8 +129,7 @@ class Projection:
             first = next(iter(values.values()))
             flat = first.new_zeros(len(first), math.prod(canvas.shape))
             for name, sight in self._of(k, values):
-                seen = sight.take(values[name])
-                flat = sight.add(flat, seen if sight.weight is None else seen * sight.weight.to(seen))
+                flat = sight.add(flat, sight.weighed(values[name]))
             total = self.totals(k, values).to(flat)
             out.append(torch.where(total != 0, flat / total, flat).reshape(len(first), *canvas.shape))
         return out
@@ -207,9 +209,9 @@ class Projection:
 def projection(graph: FactorGraph) -> Projection:
     """The shared content of a graph.
 
-    That of Equality factors; and hidden variables that trajectories are drawn to by an Attraction, where it takes
-    elements of the trajectory and any linear map of the variable (a texture atlas seen through UV look-ups). All other
-    potentials are left aside.
+    That of Equality factors, with their weights; and hidden variables that trajectories are drawn to by an Attraction,
+    where it takes elements of the trajectory and any linear map of the variable (a texture atlas seen through UV
+    look-ups), with precisions for weights where they are one per element. All other potentials are left aside.
 
     Raises what `find_carriers` raises.
     """
@@ -242,7 +244,9 @@ def projection(graph: FactorGraph) -> Projection:
         if variable not in placed:
             placed[variable] = len(canvases)
             canvases.append(Canvas(variable, graph.shape(variable)))
-        sights[name].append(Sight(placed[variable], place, image, None))
+        strength = torch.as_tensor(graph.potential(factor).precision)  # type: ignore[attr-defined]
+        weight = strength.double().flatten() if strength.ndim else None
+        sights[name].append(Sight(placed[variable], place, image, weight))
     return Projection(canvases, sights)
 
 

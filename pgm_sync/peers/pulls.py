@@ -11,11 +11,12 @@ from torch import Tensor
 from ..errors import GraphStructureError, ParameterError
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
+from ..inspection.layout import windows
 from .projection import Projection, Sight, projection
 from .run import known
 from .syncsde import Pull
 
-PREDECESSORS = ("last", "all")
+PREDECESSORS = ("last", "all", "masks")
 
 
 def pulls_from_graph(
@@ -23,12 +24,12 @@ def pulls_from_graph(
 ) -> dict[Name, list[Pull]]:
     """What draws each trajectory: those before it in `order`, through the content that they share.
 
-    * Windows, and other views that pick elements: every element is drawn to the last predecessor that shows it, as
-      the paper does for wide and ambiguous images (``predecessors="last"``).
-    * Views through other maps, a texture atlas: to the average of all predecessors, brought onto the atlas and seen
-      from there, as the paper does for textures (``predecessors="all"``).
-    * A canvas whose Equality factors have weights, masks of regions: to all predecessors, to each as strongly as its
-      weight, so that a region is drawn to the background outside of its mask, as the paper does for masks and edits.
+    * "last", the default for windows, and for views of a whole canvas (ambiguous images): every element is drawn to the
+      last predecessor that shows it.
+    * "masks", the default where views of a whole canvas have weights, masks of regions: to all predecessors, to each as
+      strongly as its weight, so that a region is drawn to the background outside of its mask.
+    * "all", the default otherwise (views of a texture): to the weighted average of all predecessors, brought onto the
+      canvas and seen from there.
 
     Trajectories that share nothing with a predecessor are drawn by nothing. `order` is that of the graph if None.
 
@@ -44,18 +45,19 @@ def pulls_from_graph(
     if len(set(names)) < len(names):
         raise ParameterError(f"order={names} names a trajectory twice")
     if predecessors not in (None, *PREDECESSORS):
-        raise ParameterError(f"predecessors={predecessors!r} is neither 'last' nor 'all'")
+        raise ParameterError(f"predecessors={predecessors!r} is not one of {', '.join(PREDECESSORS)}")
     shared = projection(graph)
     if not shared.canvases:
         raise GraphStructureError(
             f"{graph!r}: no trajectory shares content with another through Equality, or through an Attraction to a "
             "hidden variable; give pulls={name: Pull(source, project)}"
         )
+    rule = predecessors or _rule(graph, shared)
     out: dict[Name, list[Pull]] = {}
     for j, name in enumerate(names):
         own = []
         for k in range(j):
-            pull = _pull(graph, shared, names[:j], names[k], name, predecessors)
+            pull = _pull(graph, shared, names[:j], names[k], name, rule)
             if pull is not None:
                 own.append(pull)
         if own:
@@ -63,8 +65,20 @@ def pulls_from_graph(
     return out
 
 
+def _rule(graph: FactorGraph, shared: Projection) -> str:
+    """The paper's choice for the task that the graph looks like."""
+    whole = all(
+        sight.size == math.prod(shared.canvases[sight.canvas].shape)
+        for sights in shared.sights.values()
+        for sight in sights
+    )
+    if shared.weighted:
+        return "masks" if whole else "all"
+    return "last" if whole or windows(graph) is not None else "all"
+
+
 def _pull(
-    graph: FactorGraph, shared: Projection, before: Sequence[Name], source: Name, name: Name, rule: str | None
+    graph: FactorGraph, shared: Projection, before: Sequence[Name], source: Name, name: Name, rule: str
 ) -> Pull | None:
     """How `source`, one of those `before`, draws `name`."""
     mask = torch.zeros(1, *graph.shape(name), dtype=torch.float64)
@@ -74,7 +88,7 @@ def _pull(
         if ends[0] is None or ends[1] is None:
             continue
         share = _share(shared, k, before, source, rule)
-        brought = ends[0].counts(len(share), weighted=False)  # a constant content stays what it is
+        brought = ends[0].counts(len(share))  # a constant content stays what it is
         scale = torch.where(brought != 0, share / brought, torch.zeros_like(share))
         mask = ends[1].put(ends[1].strength(share)[None], mask)
         routes.append((ends[0], ends[1], scale, shared.canvases[k].shape))
@@ -92,7 +106,7 @@ def _through(
         out = state.new_zeros(len(state), *shape)
         for source, target, scale, canvas in routes:
             flat = state.new_zeros(len(state), math.prod(canvas))
-            onto = source.add(flat, source.take(state)) * scale.to(state)
+            onto = source.add(flat, source.weighed(state)) * scale.to(state)
             out = target.put(target.apply(onto.reshape(len(state), *canvas)), out)
         strength = mask.to(out)
         return torch.where(strength != 0, out / strength, torch.zeros_like(out))
@@ -100,15 +114,14 @@ def _through(
     return project
 
 
-def _share(shared: Projection, k: int, before: Sequence[Name], source: Name, rule: str | None) -> Tensor:
+def _share(shared: Projection, k: int, before: Sequence[Name], source: Name, rule: str) -> Tensor:
     """How much of the pull at each element of canvas k goes to `source`, ``(S,)`` float64."""
     size = math.prod(shared.canvases[k].shape)
     counts = {n: s.counts(size) for n in before if (s := _sight(shared, n, k)) is not None}
     own = counts[source]
-    if rule is None and shared.weighted:
+    if rule == "masks":
         return own
-    picks = all(isinstance(s.view, Tensor) for n in counts if (s := _sight(shared, n, k)) is not None)
-    if rule == "last" or (rule is None and picks):
+    if rule == "last":
         later = before[list(before).index(source) + 1 :]
         covered = sum((counts[n] for n in later if n in counts), torch.zeros_like(own))
         return ((own != 0) & (covered == 0)).double()

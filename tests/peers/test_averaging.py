@@ -137,8 +137,8 @@ def test_views_with_noise_of_their_own(case, generator):
 @pytest.mark.parametrize("case", CASES)
 def test_views_that_look_up_an_atlas(case, scheduler, generator):
     """Bilinear maps, pixels that show no texture, and texels that no view shows: all six cases differ."""
-    graph, places = textured(generator)
-    loop = Loop(SCHEDULERS[scheduler](), places)
+    graph, places, weights = textured(generator)
+    loop = Loop(SCHEDULERS[scheduler](), places, weights)
     z = torch.randn(2, 20, generator=generator, dtype=torch.float64)
     x = {n: torch.randn(2, 9, generator=generator, dtype=torch.float64) for n in places}
     expected, canvas = loop.run(case, x, z)
@@ -148,7 +148,7 @@ def test_views_that_look_up_an_atlas(case, scheduler, generator):
 
 
 def test_the_cases_differ_on_an_atlas(generator):
-    graph, _ = textured(generator)
+    graph, *_ = textured(generator)
     found = [sampled(f"synctweedies-{case}", graph, SCHEDULERS["DDIM"]())["atlas"] for case in CASES]
     for a in range(6):
         for b in range(a):
