@@ -66,8 +66,7 @@ def bethe() -> Tensor:
 def windows_only(draws: int) -> Tensor:
     """The Bethe sum where overlaps are asked of denoisers of whole windows, `draws` for each overlap."""
     graph = ps.wide_canvas((1, 1, WIDTH), (1, WINDOW), STRIDE)
-    keys = [("overlap", o.first, min(o.sites), len(o.sites)) for o in overlaps(graph)]
-    beside = [(*key, k) for key in keys for k in range(draws)]
+    beside = [(*overlap.name, k) for overlap in overlaps(graph) for k in range(draws)]
     unit = torch.eye(WIDTH + WINDOW * len(beside), dtype=torch.float64)
     parts = unit[:, WIDTH:].split(WINDOW, 1)
     noise = {name: part.reshape(-1, 1, 1, WINDOW) for name, part in zip(beside, parts, strict=True)}

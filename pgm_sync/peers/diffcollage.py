@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,10 +26,15 @@ LARGEST = 4096  # overlaps of overlaps; those of windows in a row or on a grid a
 class Overlap(NamedTuple):
     """Elements that several trajectories share."""
 
-    sites: frozenset[int]  # on the canvas, flat
+    sites: Tensor  # flat elements of the canvas, increasing
     times: int  # how often its score is added; mostly negative
     first: Name  # the first trajectory that shows all of it
     box: tuple[int, ...] | None  # its shape in that trajectory, where it is a box
+
+    @property
+    def name(self) -> tuple[str, Name, int, int]:
+        """Of the trajectory that stands for it, and that noise is drawn for."""
+        return "overlap", self.first, int(self.sites[0]), len(self.sites)
 
 
 def overlaps(graph: FactorGraph) -> list[Overlap]:
@@ -61,33 +67,45 @@ def overlaps(graph: FactorGraph) -> list[Overlap]:
 
 
 def _regions(graph: FactorGraph, views: dict[Name, Tensor]) -> list[Overlap]:
-    tops = {frozenset(view.tolist()): name for name, view in views.items()}
-    if len(tops) < len(views) or any(a < b for a in tops for b in tops):
+    tops = {_bits(view): name for name, view in views.items()}  # sets of sites as integers: a bit per site
+    if len(tops) < len(views) or any(a & b == a for a in tops for b in tops if a != b):
         raise UnsupportedError(
             "a trajectory shows nothing that another does not; DiffCollage is for windows that overlap in part"
         )
     regions, fresh = set(tops), set(tops)
     while fresh:  # closed under intersection
-        fresh = {a & b for a in fresh for b in tops} - regions - {frozenset()}
+        fresh = {a & b for a in fresh for b in tops} - regions - {0}
         regions |= fresh
         if len(regions) > LARGEST:
             raise UnsupportedError(
                 f"the trajectories overlap in more than {LARGEST} ways; use a larger stride"
             )
-    counts: dict[frozenset[int], int] = {}
+    counts: dict[int, int] = {}
     out = []
-    for region in sorted(regions, key=lambda r: (-len(r), min(r))):
-        counts[region] = 1 - sum(times for other, times in counts.items() if region < other)
+    for region in sorted(regions, key=lambda r: (-r.bit_count(), r)):
+        counts[region] = 1 - sum(times for other, times in counts.items() if region & other == region)
         if region not in tops and counts[region]:
-            first = next(name for top, name in tops.items() if region <= top)
-            out.append(Overlap(region, counts[region], first, _box(graph.shape(first), views[first], region)))
+            first = next(name for top, name in tops.items() if region & top == region)
+            sites = _sites(region)
+            inside = torch.isin(views[first], sites).reshape(graph.shape(first))
+            out.append(Overlap(sites, counts[region], first, _box(inside)))
     return out
 
 
-def _box(shape: tuple[int, ...], view: Tensor, region: frozenset[int]) -> tuple[int, ...] | None:
-    inside = torch.tensor([site in region for site in view.tolist()]).reshape(shape)
+def _bits(view: Tensor) -> int:
+    flags = np.zeros(int(view.max()) + 1, dtype=bool)
+    flags[view.numpy()] = True
+    return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
+
+
+def _sites(bits: int) -> Tensor:
+    raw = np.frombuffer(bits.to_bytes((bits.bit_length() + 7) // 8, "little"), dtype=np.uint8)
+    return torch.from_numpy(np.flatnonzero(np.unpackbits(raw, bitorder="little")))
+
+
+def _box(inside: Tensor) -> tuple[int, ...] | None:
     sides = []
-    for axis in range(len(shape)):
+    for axis in range(inside.ndim):
         used = inside.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
         if int(used[-1] - used[0]) + 1 != len(used):
             return None
@@ -119,18 +137,18 @@ def bethe(run: Run, separators: Separators | None = None, draws: int = 1) -> tup
     for region in overlaps(graph):
         sight = sights[region.first][0]
         assert isinstance(sight.view, Tensor)  # or `overlaps` would have refused
-        inside = torch.tensor([site in region.sites for site in sight.view.tolist()])
-        key = ("overlap", region.first, min(region.sites), len(region.sites))
+        inside = torch.isin(sight.view, region.sites)
         added: dict[Name, Sight]
         count = torch.full((int(inside.sum()),), float(region.times), dtype=torch.float64)
         if separators is None:
             place = inside.nonzero().flatten()
             added = {
-                (*key, k): Sight(sight.canvas, place, sight.view[inside], count / draws) for k in range(draws)
+                (*region.name, k): Sight(sight.canvas, place, sight.view[inside], count / draws)
+                for k in range(draws)
             }
             own = run.denoisers[region.first]
         else:
-            added = {key: Sight(sight.canvas, None, sight.view[inside], count)}
+            added = {region.name: Sight(sight.canvas, None, sight.view[inside], count)}
             own = known[region.box] = known.get(region.box) or _separator(separators, region)
         for name, seen in added.items():
             sights[name], denoisers[name], conditions[name] = [seen], own, run.conditions[region.first]

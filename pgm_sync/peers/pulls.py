@@ -134,15 +134,14 @@ def _routes(
         if sight is None:
             continue
         columns = sight.shares[1].unique()
+        on_top = set(owner[columns].tolist())
         for j, (source, (other, counts)) in enumerate(before.items()):
+            if j not in on_top if rule == "last" else not counts[columns].any():
+                continue
             if rule == "last":
                 share = (owner == j).double()
-            elif rule == "masks":
-                share = counts
             else:
-                share = torch.where(total != 0, counts / total, torch.zeros_like(total))
-            if not share[columns].any():
-                continue
+                share = counts if rule == "masks" else torch.where(total != 0, counts / total, total)
             # a constant content stays what it is
             scale = torch.where(counts != 0, share / counts, torch.zeros_like(share))
             yield (name, source), _Route(other, sight, scale, sight.strength(share), shared.canvases[k].shape)

@@ -119,7 +119,7 @@ def test_counts_on_grids_rings_and_close_windows():
             total += view.adjoint(torch.ones(view.out_shape))
         total = total.flatten()
         for region in peers.overlaps(graph):
-            total[list(region.sites)] += region.times
+            total[region.sites] += region.times
         assert torch.equal(total, torch.ones_like(total))
     grid = [(o.box, o.times) for o in peers.overlaps(ps.wide_canvas((1, 6, 6), (4, 4), 2))]
     assert sorted(grid) == [
