@@ -134,6 +134,19 @@ class Projection:
             out.append(torch.where(total != 0, flat / total, flat).reshape(len(first), *canvas.shape))
         return out
 
+    def unsigned(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
+        """`onto` for what has no sign, as variances: a negative's are those of the picture."""
+        out = []
+        for k, canvas in enumerate(self.canvases):
+            first = next(iter(values.values()))
+            flat = first.new_zeros(len(first), math.prod(canvas.shape))
+            for name, sight in self._of(k, values):
+                rows, columns, share = (part.to(first.device) for part in sight.shares)
+                flat = flat.index_add(1, columns, sight.weighed(values[name])[:, rows] * share.to(flat))
+            total = self.totals(k, values).to(flat)
+            out.append(torch.where(total != 0, flat / total, flat).reshape(len(first), *canvas.shape))
+        return out
+
     def totals(self, k: int, names: Mapping[Name, object] | Sequence[Name]) -> Tensor:
         """The sum of all weights at the elements of canvas k, ``(S,)`` float64."""
         key = (k, *names)
