@@ -109,7 +109,9 @@ def _canvas(
         outputs = [seen.where.output_from_denoised(m, z) for m, z in zip(content, canvas, strict=True)]
         if any(seen.outputs[name].shape != states[name].shape for name in run.names):
             halves = {name: seen.outputs[name][:, states[name].shape[1] :] for name in run.names}
-            outputs = [torch.cat(pair, 1) for pair in zip(outputs, shared.unsigned(halves), strict=True)]
+            outputs = [
+                torch.cat(pair, 1) for pair in zip(outputs, shared.onto(halves, signed=False), strict=True)
+            ]
         canvas = [run.step(own[k], outputs[k], timestep, z, source.on(k)) for k, z in enumerate(canvas)]
         states = {**states, **after}
     return shared.seen(canvas, states), canvas

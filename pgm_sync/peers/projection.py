@@ -68,11 +68,14 @@ class Sight:
             return canvas.flatten(1).index_select(1, self.view.to(canvas.device))
         return self.view.apply(canvas).flatten(1)
 
-    def add(self, total: Tensor, seen: Tensor) -> Tensor:
-        """``total + A' x``, flat: (n, S), (n, P) -> (n, S)."""
+    def add(self, total: Tensor, seen: Tensor, signed: bool = True) -> Tensor:
+        """``total + A' x``, flat: (n, S), (n, P) -> (n, S); with the sizes of A's entries if not `signed`."""
         if isinstance(self.view, Tensor):
             return total.index_add(1, self.view.to(total.device), seen)
-        return total + self.view.adjoint(seen.reshape(len(seen), *self.view.out_shape)).flatten(1)
+        if signed:
+            return total + self.view.adjoint(seen.reshape(len(seen), *self.view.out_shape)).flatten(1)
+        rows, columns, share = (part.to(total.device) for part in self.shares)
+        return total.index_add(1, columns, seen[:, rows] * share.to(seen))
 
     def counts(self, size: int) -> Tensor:
         """What `add` makes of the weights, were A without signs, ``(S,)`` float64: what to divide by."""
@@ -119,30 +122,18 @@ class Projection:
     sights: dict[Name, list[Sight]]
     _totals: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
-    def onto(self, values: Mapping[Name, Tensor], only: int | None = None) -> list[Tensor]:
+    def onto(self, values: Mapping[Name, Tensor], signed: bool = True) -> list[Tensor]:
         """Every canvas as the weighted mean of the values that show it; zero where none does.
 
-        The sums are taken in the order of the trajectories and divided once, as MultiDiffusion's code does it.
+        The sums are taken in the order of the trajectories and divided once, as MultiDiffusion's code does it. Not
+        `signed`: of what has no sign, as variances, which a negative shares with its picture.
         """
         out = []
         for k, canvas in enumerate(self.canvases):
             first = next(iter(values.values()))
             flat = first.new_zeros(len(first), math.prod(canvas.shape))
             for name, sight in self._of(k, values):
-                flat = sight.add(flat, sight.weighed(values[name]))
-            total = self.totals(k, values).to(flat)
-            out.append(torch.where(total != 0, flat / total, flat).reshape(len(first), *canvas.shape))
-        return out
-
-    def unsigned(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
-        """`onto` for what has no sign, as variances: a negative's are those of the picture."""
-        out = []
-        for k, canvas in enumerate(self.canvases):
-            first = next(iter(values.values()))
-            flat = first.new_zeros(len(first), math.prod(canvas.shape))
-            for name, sight in self._of(k, values):
-                rows, columns, share = (part.to(first.device) for part in sight.shares)
-                flat = flat.index_add(1, columns, sight.weighed(values[name])[:, rows] * share.to(flat))
+                flat = sight.add(flat, sight.weighed(values[name]), signed)
             total = self.totals(k, values).to(flat)
             out.append(torch.where(total != 0, flat / total, flat).reshape(len(first), *canvas.shape))
         return out
