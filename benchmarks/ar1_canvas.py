@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pgm_sync as ps
-from pgm_sync.peers import Pull, bethe_windows, gaussian_weights, sample_syncsde
+from pgm_sync.peers import Pull, bethe_windows, gaussian_weights, overlaps, sample, sample_syncsde
 
 RHO, WINDOW, STRIDE, COUNT, STEPS = 0.98, 16, 4, 7, 50
 WIDTH = WINDOW + STRIDE * (COUNT - 1)
@@ -63,6 +63,21 @@ def bethe() -> Tensor:
     return whole(graph, bethe_windows((1, 1, WIDTH), WINDOW, STRIDE, exact))
 
 
+def windows_only(draws: int) -> Tensor:
+    """The Bethe sum where overlaps are asked of denoisers of whole windows, `draws` for each overlap."""
+    graph = ps.wide_canvas((1, 1, WIDTH), (1, WINDOW), STRIDE)
+    beside = [(*overlap.name, k) for overlap in overlaps(graph) for k in range(draws)]
+    unit = torch.eye(WIDTH + WINDOW * len(beside), dtype=torch.float64)
+    parts = unit[:, WIDTH:].split(WINDOW, 1)
+    noise = {name: part.reshape(-1, 1, 1, WINDOW) for name, part in zip(beside, parts, strict=True)}
+    noise["canvas"] = unit[:, :WIDTH].reshape(-1, 1, 1, WIDTH)
+    result = sample(
+        "diffcollage", graph, exact((1, 1, WINDOW)), SCHEDULER, STEPS, len(unit), draws=draws,
+        initial_noise=noise, dtype=torch.float64, progress=False,
+    )  # fmt: skip
+    return result.samples["canvas"].reshape(-1, WIDTH)
+
+
 def windows(strength: float, form: str = "explicit", shared: bool = False) -> Tensor:
     """Windows with states of their own; each is drawn to its predecessor where they overlap, and pasted over it.
 
@@ -93,6 +108,8 @@ METHODS: dict[str, Callable[[], Tensor]] = {
     "SyncSDE, shared noise": lambda: windows(5.0, shared=True),
     "SyncSDE, shared noise, implicit": lambda: windows(5.0, "implicit", shared=True),
     "DiffCollage (Bethe)": bethe,
+    "DiffCollage, windows only": lambda: windows_only(1),
+    "DiffCollage, windows only, 16 draws": lambda: windows_only(16),
     "joint (Eq. 11)": lambda: averaged(prior=True),
 }
 

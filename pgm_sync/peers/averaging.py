@@ -46,8 +46,9 @@ def average(
     """Final states by trajectory, and the canvases.
 
     `quantity` "noise", "clean" or "next" is averaged, None nothing; `space` "views" or "canvas" is denoised. A
-    trajectory's elements that are on no canvas are its own in either. `noise` as for `Noise`, for the start and for
-    every step of a stochastic scheduler. Raises ParameterError, UnsupportedError.
+    trajectory's elements that are on no canvas are its own in either; learned variances are averaged on a canvas, too.
+    `noise` as for `Noise`, for the start and for every step of a stochastic scheduler. Raises ParameterError,
+    UnsupportedError.
     """
     for value, names, what in ((quantity, (*QUANTITIES, None), "quantity"), (space, SPACES, "space")):
         if value not in names:
@@ -95,11 +96,6 @@ def _canvas(
         states = shared.seen(canvas, states)
         _announce(own, {**states, **dict(enumerate(canvas))}, timestep)
         seen = run.ask(states, own[0], timestep, step)
-        if any(seen.outputs[name].shape != states[name].shape for name in run.names):
-            raise UnsupportedError(
-                "a canvas is not denoised with learned variances, which its views do not share; use a case that "
-                "denoises the views, or a scheduler with a fixed variance"
-            )
         source.next_step()
         if quantity == "noise" and seen.level.alpha > 0:
             together = shared.onto(_noises(seen, states))
@@ -110,10 +106,13 @@ def _canvas(
             name: run.step(own[name], seen.outputs[name], timestep, states[name], source.of(name))
             for name in partial
         }
-        canvas = [
-            run.step(own[k], seen.where.output_from_denoised(m, z), timestep, z, source.on(k))
-            for k, (m, z) in enumerate(zip(content, canvas, strict=True))
-        ]
+        outputs = [seen.where.output_from_denoised(m, z) for m, z in zip(content, canvas, strict=True)]
+        if any(seen.outputs[name].shape != states[name].shape for name in run.names):
+            halves = {name: seen.outputs[name][:, states[name].shape[1] :] for name in run.names}
+            outputs = [
+                torch.cat(pair, 1) for pair in zip(outputs, shared.onto(halves, signed=False), strict=True)
+            ]
+        canvas = [run.step(own[k], outputs[k], timestep, z, source.on(k)) for k, z in enumerate(canvas)]
         states = {**states, **after}
     return shared.seen(canvas, states), canvas
 

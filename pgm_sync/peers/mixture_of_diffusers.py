@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import GraphStructureError, ParameterError
 from ..graph import FactorGraph
 from ..inspection.layout import windows
-from ..potentials import Equality
+from .doubletake import seeing
 
 
 def gaussian_weights(graph: FactorGraph, width: float = 0.1) -> FactorGraph:
@@ -44,15 +44,11 @@ def gaussian_weights(graph: FactorGraph, width: float = 0.1) -> FactorGraph:
     for name, crop in crops.items():
         total[crop.index] += (logs[name].flatten() - most[crop.index]).exp()
     log_total = most + total.log()
-    potentials = {}
-    for factor in graph.adj[canvas]:
-        first, *others = scope = graph.scope(factor)
-        name = next(end for end in scope if end != canvas) if others else first
-        if name in crops and isinstance(graph.potential(factor), Equality):
-            crop = crops[name]
-            weight = (logs[name] - log_total[crop.index].reshape(crop.out_shape)).exp()
-            potentials[factor] = Equality(weight)
-    return graph.with_potentials(potentials)
+    weights = {
+        name: (logs[name] - log_total[crop.index].reshape(crop.out_shape)).exp()
+        for name, crop in crops.items()
+    }
+    return graph.with_potentials(seeing(graph, canvas, weights))
 
 
 def _log_weight(shape: tuple[int, ...], width: float) -> Tensor:  # (..., h, w)

@@ -19,7 +19,7 @@ from .averaging import CASES, average
 from .diffcollage import bethe, overlaps
 from .doubletake import ramp_weights
 from .mixture_of_diffusers import gaussian_weights
-from .projection import projection
+from .projection import Projection, projection
 from .pulls import pulls_from_graph
 from .run import Noise, Run, prepare
 from .syncsde import Pull, check_syncsde, draw_along
@@ -30,8 +30,8 @@ States = tuple[dict[Name, Tensor], list[Tensor]]
 class Preset(NamedTuple):
     """A published method: how it samples, and why it does not on a graph (None: it does)."""
 
-    sample: Callable[..., States]  # (run, **options of its own) -> final states, canvases
-    why_not: Callable[[FactorGraph], str | None]
+    sample: Callable[..., States]  # (run, what is shared, **options of its own) -> final states, canvases
+    why_not: Callable[[FactorGraph, Projection], str | None]
     options: tuple[str, ...]
 
 
@@ -58,7 +58,7 @@ def why_not(method: str, graph: FactorGraph) -> str | None:
     Raises ParameterError on an unknown method, and what is wrong with the graph itself.
     """
     graph.validate()
-    return _preset(method).why_not(graph)
+    return _preset(method).why_not(graph, projection(graph))
 
 
 def sample(
@@ -104,7 +104,7 @@ def sample(
         * ``strength`` (syncsde, syncsde-implicit): 1/lambda; 5. ``pulls``: what draws what, in the place of
           `pulls_from_graph`; ``order`` and ``predecessors`` are handed to that.
         * ``separators`` (diffcollage): a function from the shape of an overlap to its denoiser; without it, overlaps
-          are windows of their own whose rest is sampled along (see `diffcollage.bethe`).
+          are ``draws`` (1) windows of their own each, whose rest is sampled along (see `diffcollage.bethe`).
 
     Raises UnsupportedError where `why_not` gives a reason, UnsupportedSchedulerError (SyncSDE is one of DDIM),
     ParameterError on an unknown method or option, NotFiniteError when SyncSDE's explicit update diverges; and what
@@ -112,7 +112,9 @@ def sample(
     """
     preset = _preset(method)
     own = {key: options.pop(key) for key in preset.options if key in options}
-    reason = None if own.get("pulls") is not None else why_not(method, graph)
+    graph.validate()
+    shared = projection(graph)
+    reason = None if own.get("pulls") is not None else preset.why_not(graph, shared)
     if reason is not None:
         raise UnsupportedError(f"{method} does not apply: {reason}", method=method)
     foreign = [key for key in options if any(key in other.options for other in PRESETS.values())]
@@ -125,9 +127,9 @@ def sample(
         graph, denoisers, scheduler, num_inference_steps, num_samples, seed, conditions=conditions,
         initial_noise=initial_noise, device=device, dtype=dtype, progress=progress, chunk=chunk, **options,
     )  # fmt: skip
-    states, canvases = preset.sample(run, **own)
+    states, canvases = preset.sample(run, shared, **own)
     samples = {name: states[name] for name in graph.trajectories}
-    for found, canvas in zip(projection(graph).canvases, canvases, strict=True):
+    for found, canvas in zip(shared.canvases, canvases, strict=True):
         if found.name is not None:
             samples[found.name] = canvas
     shown = {key: value for key, value in own.items() if isinstance(value, str | int | float)}
@@ -143,26 +145,26 @@ def _preset(method: str) -> Preset:
 # ---- how each samples -----------------------------------------------------------------------------------
 
 
-def _independent(run: Run, noise: str = "own", canvas: str = "nearest") -> States:
-    shared = projection(run.graph)
+def _independent(run: Run, shared: Projection, noise: str = "own", canvas: str = "nearest") -> States:
     states, _ = average(run, shared, None, "views", noise)
     return states, shared.composed(states, canvas)
 
 
-def _averaging(run: Run, quantity: str, space: str, noise: str = "shared") -> States:
-    return average(run, projection(run.graph), quantity, space, noise)
+def _averaging(run: Run, shared: Projection, quantity: str, space: str, noise: str = "shared") -> States:
+    return average(run, shared, quantity, space, noise)
 
 
-def _mixture_of_diffusers(run: Run, width: float = 0.1, noise: str = "shared") -> States:
+def _mixture_of_diffusers(run: Run, shared: Projection, width: float = 0.1, noise: str = "shared") -> States:
     return average(run, projection(gaussian_weights(run.graph, width)), "noise", "canvas", noise)
 
 
-def _doubletake(run: Run, noise: str = "shared") -> States:
+def _doubletake(run: Run, shared: Projection, noise: str = "shared") -> States:
     return average(run, projection(ramp_weights(run.graph)), "clean", "views", noise)
 
 
 def _syncsde(
     run: Run,
+    shared: Projection,
     form: str,
     strength: float = 5.0,
     noise: str = "shared",
@@ -172,7 +174,6 @@ def _syncsde(
     predecessors: str | None = None,
 ) -> States:
     check_syncsde(run.scheduler, strength, form)
-    shared = projection(run.graph)
     if pulls is None:
         pulls = pulls_from_graph(run.graph, order, predecessors)
     states = draw_along(run, pulls, Noise(run, shared, noise).first()[0], strength, form)
@@ -182,9 +183,11 @@ def _syncsde(
     return states, shared.composed(ordered, rule)
 
 
-def _diffcollage(run: Run, separators: Any = None, noise: str = "shared") -> States:
-    run, shared = bethe(run, separators)
-    return average(run, shared, "clean", "canvas", noise)
+def _diffcollage(
+    run: Run, shared: Projection, separators: Any = None, draws: int = 1, noise: str = "shared"
+) -> States:
+    run, counted = bethe(run, separators, draws)
+    return average(run, counted, "clean", "canvas", noise)
 
 
 # ---- why each does not apply ----------------------------------------------------------------------------
@@ -193,25 +196,25 @@ def _diffcollage(run: Run, separators: Any = None, noise: str = "shared") -> Sta
 UNSHARED = "no content is shared, by Equality or by Attraction to a hidden variable"
 
 
-def _shares(graph: FactorGraph) -> str | None:
-    return None if projection(graph).canvases else f"there is nothing to average: {UNSHARED}"
+def _shares(graph: FactorGraph, shared: Projection) -> str | None:
+    return None if shared.canvases else f"there is nothing to average: {UNSHARED}"
 
 
-def _pulls(graph: FactorGraph) -> str | None:
-    if projection(graph).canvases:
+def _pulls(graph: FactorGraph, shared: Projection) -> str | None:
+    if shared.canvases:
         return None
     return (
         f"nothing says what a trajectory is drawn to: {UNSHARED}; give pulls={{name: Pull(source, project)}}"
     )
 
 
-def _windows(graph: FactorGraph) -> str | None:
+def _windows(graph: FactorGraph, shared: Projection) -> str | None:
     if windows(graph) is not None:
         return None
     return "its weights are for windows of one canvas, every trajectory one Crop of it"
 
 
-def _overlaps(graph: FactorGraph) -> str | None:
+def _overlaps(graph: FactorGraph, shared: Projection) -> str | None:
     if windows(graph) is None:
         return "it needs windows of one canvas, every trajectory one Crop of it, whose overlaps have scores"
     try:
@@ -221,10 +224,9 @@ def _overlaps(graph: FactorGraph) -> str | None:
     return None
 
 
-def _orthogonal(graph: FactorGraph) -> str | None:
-    shared = projection(graph)
+def _orthogonal(graph: FactorGraph, shared: Projection) -> str | None:
     if not shared.canvases:
-        return _shares(graph)
+        return _shares(graph, shared)
     for name in graph.trajectories:
         sights = shared.sights[name]
         whole = [
@@ -237,7 +239,7 @@ def _orthogonal(graph: FactorGraph) -> str | None:
     return None
 
 
-def _nothing(graph: FactorGraph) -> str | None:
+def _nothing(graph: FactorGraph, shared: Projection) -> str | None:
     return None
 
 
@@ -264,6 +266,6 @@ PRESETS: dict[str, Preset] = {
         )
         for name, form in (("syncsde", "explicit"), ("syncsde-implicit", "implicit"))
     },
-    "diffcollage": Preset(_diffcollage, _overlaps, ("separators", "noise")),
+    "diffcollage": Preset(_diffcollage, _overlaps, ("separators", "draws", "noise")),
     "doubletake": Preset(_doubletake, _windows, ("noise",)),
 }

@@ -49,6 +49,11 @@ class Sight:
         flat = value.flatten(1)
         return flat if self.place is None else flat.index_select(1, self.place.to(value.device))
 
+    def weighed(self, value: Tensor) -> Tensor:
+        """``W x[place]``."""
+        seen = self.take(value)
+        return seen if self.weight is None else seen * self.weight.to(seen)
+
     def put(self, seen: Tensor, value: Tensor) -> Tensor:
         """`value` ``(n, *shape)`` with `seen` ``(n, P)`` in its place."""
         if self.place is None:
@@ -63,17 +68,18 @@ class Sight:
             return canvas.flatten(1).index_select(1, self.view.to(canvas.device))
         return self.view.apply(canvas).flatten(1)
 
-    def add(self, total: Tensor, seen: Tensor) -> Tensor:
-        """``total + A' x``, flat: (n, S), (n, P) -> (n, S)."""
+    def add(self, total: Tensor, seen: Tensor, signed: bool = True) -> Tensor:
+        """``total + A' x``, flat: (n, S), (n, P) -> (n, S); with the sizes of A's entries if not `signed`."""
         if isinstance(self.view, Tensor):
             return total.index_add(1, self.view.to(total.device), seen)
-        return total + self.view.adjoint(seen.reshape(len(seen), *self.view.out_shape)).flatten(1)
+        if signed:
+            return total + self.view.adjoint(seen.reshape(len(seen), *self.view.out_shape)).flatten(1)
+        rows, columns, share = (part.to(total.device) for part in self.shares)
+        return total.index_add(1, columns, seen[:, rows] * share.to(seen))
 
-    def counts(self, size: int, weighted: bool = True) -> Tensor:
-        """What `add` makes of the weights, or of ones, were A without signs, ``(S,)`` float64: what to divide by."""
-        weight = torch.ones(self.size, dtype=torch.float64)
-        if weighted and self.weight is not None:
-            weight = self.weight.double()
+    def counts(self, size: int) -> Tensor:
+        """What `add` makes of the weights, were A without signs, ``(S,)`` float64: what to divide by."""
+        weight = torch.ones(self.size, dtype=torch.float64) if self.weight is None else self.weight.double()
         rows, columns, share = self.shares
         return weight.new_zeros(size).index_add(0, columns, share * weight[rows])
 
@@ -116,18 +122,18 @@ class Projection:
     sights: dict[Name, list[Sight]]
     _totals: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
-    def onto(self, values: Mapping[Name, Tensor], only: int | None = None) -> list[Tensor]:
+    def onto(self, values: Mapping[Name, Tensor], signed: bool = True) -> list[Tensor]:
         """Every canvas as the weighted mean of the values that show it; zero where none does.
 
-        The sums are taken in the order of the trajectories and divided once, as MultiDiffusion's code does it.
+        The sums are taken in the order of the trajectories and divided once, as MultiDiffusion's code does it. Not
+        `signed`: of what has no sign, as variances, which a negative shares with its picture.
         """
         out = []
         for k, canvas in enumerate(self.canvases):
             first = next(iter(values.values()))
             flat = first.new_zeros(len(first), math.prod(canvas.shape))
             for name, sight in self._of(k, values):
-                seen = sight.take(values[name])
-                flat = sight.add(flat, seen if sight.weight is None else seen * sight.weight.to(seen))
+                flat = sight.add(flat, sight.weighed(values[name]), signed)
             total = self.totals(k, values).to(flat)
             out.append(torch.where(total != 0, flat / total, flat).reshape(len(first), *canvas.shape))
         return out
@@ -207,9 +213,9 @@ class Projection:
 def projection(graph: FactorGraph) -> Projection:
     """The shared content of a graph.
 
-    That of Equality factors; and hidden variables that trajectories are drawn to by an Attraction, where it takes
-    elements of the trajectory and any linear map of the variable (a texture atlas seen through UV look-ups). All other
-    potentials are left aside.
+    That of Equality factors, with their weights; and hidden variables that trajectories are drawn to by an Attraction,
+    where it takes elements of the trajectory and any linear map of the variable (a texture atlas seen through UV
+    look-ups), with precisions for weights where they are one per element. All other potentials are left aside.
 
     Raises what `find_carriers` raises.
     """
@@ -242,7 +248,9 @@ def projection(graph: FactorGraph) -> Projection:
         if variable not in placed:
             placed[variable] = len(canvases)
             canvases.append(Canvas(variable, graph.shape(variable)))
-        sights[name].append(Sight(placed[variable], place, image, None))
+        strength = torch.as_tensor(graph.potential(factor).precision)  # type: ignore[attr-defined]
+        weight = strength.double().flatten() if strength.ndim else None
+        sights[name].append(Sight(placed[variable], place, image, weight))
     return Projection(canvases, sights)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from torch import Tensor
 from ..errors import GraphStructureError, ParameterError
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
+from ..inspection.layout import windows
+from ..maps import Shape
 from .projection import Projection, Sight, projection
 from .run import known
 from .syncsde import Pull
 
-PREDECESSORS = ("last", "all")
+PREDECESSORS = ("last", "all", "masks")
 
 
 def pulls_from_graph(
@@ -23,12 +26,12 @@ def pulls_from_graph(
 ) -> dict[Name, list[Pull]]:
     """What draws each trajectory: those before it in `order`, through the content that they share.
 
-    * Windows, and other views that pick elements: every element is drawn to the last predecessor that shows it, as
-      the paper does for wide and ambiguous images (``predecessors="last"``).
-    * Views through other maps, a texture atlas: to the average of all predecessors, brought onto the atlas and seen
-      from there, as the paper does for textures (``predecessors="all"``).
-    * A canvas whose Equality factors have weights, masks of regions: to all predecessors, to each as strongly as its
-      weight, so that a region is drawn to the background outside of its mask, as the paper does for masks and edits.
+    * "last", the default for windows, and for views of a whole canvas (ambiguous images): every element is drawn to the
+      last predecessor that shows it.
+    * "masks", the default where views of a whole canvas have weights, masks of regions: to all predecessors, to each as
+      strongly as its weight, so that a region is drawn to the background outside of its mask.
+    * "all", the default otherwise (views of a texture): to the weighted average of all predecessors, brought onto the
+      canvas and seen from there.
 
     Trajectories that share nothing with a predecessor are drawn by nothing. `order` is that of the graph if None.
 
@@ -44,77 +47,105 @@ def pulls_from_graph(
     if len(set(names)) < len(names):
         raise ParameterError(f"order={names} names a trajectory twice")
     if predecessors not in (None, *PREDECESSORS):
-        raise ParameterError(f"predecessors={predecessors!r} is neither 'last' nor 'all'")
+        raise ParameterError(f"predecessors={predecessors!r} is not one of {', '.join(PREDECESSORS)}")
     shared = projection(graph)
     if not shared.canvases:
         raise GraphStructureError(
             f"{graph!r}: no trajectory shares content with another through Equality, or through an Attraction to a "
             "hidden variable; give pulls={name: Pull(source, project)}"
         )
+    rule = predecessors or _rule(graph, shared)
+    routes: dict[tuple[Name, Name], list[_Route]] = {}
+    for k, canvas in enumerate(shared.canvases):
+        for (name, source), route in _routes(shared, k, math.prod(canvas.shape), names, rule):
+            routes.setdefault((name, source), []).append(route)
     out: dict[Name, list[Pull]] = {}
-    for j, name in enumerate(names):
-        own = []
-        for k in range(j):
-            pull = _pull(graph, shared, names[:j], names[k], name, predecessors)
-            if pull is not None:
-                own.append(pull)
-        if own:
-            out[name] = own
+    for name, source in sorted(routes, key=lambda pair: tuple(map(names.index, pair))):
+        own = routes[name, source]
+        mask = torch.zeros(1, *graph.shape(name), dtype=torch.float64)
+        for route in own:
+            mask = route.target.put(route.strength[None], mask)
+        out.setdefault(name, []).append(Pull(source, _through(own, graph.shape(name)), mask[0]))
     return out
 
 
-def _pull(
-    graph: FactorGraph, shared: Projection, before: Sequence[Name], source: Name, name: Name, rule: str | None
-) -> Pull | None:
-    """How `source`, one of those `before`, draws `name`."""
-    mask = torch.zeros(1, *graph.shape(name), dtype=torch.float64)
-    routes = []
-    for k in range(len(shared.canvases)):
-        ends = [_sight(shared, end, k) for end in (source, name)]
-        if ends[0] is None or ends[1] is None:
-            continue
-        share = _share(shared, k, before, source, rule)
-        brought = ends[0].counts(len(share), weighted=False)  # a constant content stays what it is
-        scale = torch.where(brought != 0, share / brought, torch.zeros_like(share))
-        mask = ends[1].put(ends[1].strength(share)[None], mask)
-        routes.append((ends[0], ends[1], scale, shared.canvases[k].shape))
-    if not mask.any():
-        return None
-    return Pull(source, _through(routes, mask, graph.shape(name)), mask[0])
-
-
-def _through(
-    routes: list[tuple[Sight, Sight, Tensor, tuple]], mask: Tensor, shape: tuple
-) -> Callable[[Tensor], Tensor]:
-    """The source's state as the pulled trajectory would show it; zero where they share nothing."""
+def _through(routes: Sequence[_Route], shape: Shape) -> Callable[[Tensor], Tensor]:
+    """The source's state as the drawn trajectory would show it."""
 
     def project(state: Tensor) -> Tensor:
         out = state.new_zeros(len(state), *shape)
-        for source, target, scale, canvas in routes:
-            flat = state.new_zeros(len(state), math.prod(canvas))
-            onto = source.add(flat, source.take(state)) * scale.to(state)
-            out = target.put(target.apply(onto.reshape(len(state), *canvas)), out)
-        strength = mask.to(out)
-        return torch.where(strength != 0, out / strength, torch.zeros_like(out))
+        for route in routes:
+            out = route.target.put(route.project(state), out)
+        return out
 
     return project
 
 
-def _share(shared: Projection, k: int, before: Sequence[Name], source: Name, rule: str | None) -> Tensor:
-    """How much of the pull at each element of canvas k goes to `source`, ``(S,)`` float64."""
-    size = math.prod(shared.canvases[k].shape)
-    counts = {n: s.counts(size) for n in before if (s := _sight(shared, n, k)) is not None}
-    own = counts[source]
-    if rule is None and shared.weighted:
-        return own
-    picks = all(isinstance(s.view, Tensor) for n in counts if (s := _sight(shared, n, k)) is not None)
-    if rule == "last" or (rule is None and picks):
-        later = before[list(before).index(source) + 1 :]
-        covered = sum((counts[n] for n in later if n in counts), torch.zeros_like(own))
-        return ((own != 0) & (covered == 0)).double()
-    total = sum(counts.values(), torch.zeros_like(own))
-    return torch.where(total != 0, own / total, torch.zeros_like(own))
+def _rule(graph: FactorGraph, shared: Projection) -> str:
+    """The paper's choice for the task that the graph looks like."""
+    whole = all(
+        sight.size == math.prod(shared.canvases[sight.canvas].shape)
+        for sights in shared.sights.values()
+        for sight in sights
+    )
+    if shared.weighted:
+        return "masks" if whole else "all"
+    return "last" if whole or windows(graph) is not None else "all"
 
 
-def _sight(shared: Projection, name: Name, k: int) -> Sight | None:
-    return next((sight for sight in shared.sights.get(name, []) if sight.canvas == k), None)
+class _Route(NamedTuple):
+    """How what one trajectory shows of a canvas reaches another that shows it too."""
+
+    source: Sight
+    target: Sight
+    scale: Tensor  # (S,) what to multiply the source's weighed content with, on the canvas
+    strength: Tensor  # (P,) of the pull, at the target's elements
+    shape: Shape  # of the canvas
+
+    def project(self, state: Tensor) -> Tensor:
+        """The source's state as the target would show it, ``(n, P)``; zero where they share nothing."""
+        if isinstance(self.source.view, Tensor) and isinstance(self.target.view, Tensor):
+            seen = self.source.take(state).index_select(1, self._at.to(state.device))
+            return torch.where(self.strength.to(state) != 0, seen, torch.zeros_like(seen))
+        flat = state.new_zeros(len(state), len(self.scale))
+        onto = self.source.add(flat, self.source.weighed(state)) * self.scale.to(state)
+        seen, strength = self.target.apply(onto.reshape(len(state), *self.shape)), self.strength.to(state)
+        return torch.where(strength != 0, seen / strength, torch.zeros_like(seen))
+
+    @property
+    def _at(self) -> Tensor:
+        """Which of the source's elements each of the target's is, 0 where none."""
+        assert isinstance(self.source.view, Tensor)
+        assert isinstance(self.target.view, Tensor)
+        place = torch.zeros(len(self.scale), dtype=torch.int64)
+        place[self.source.view] = torch.arange(self.source.size)
+        return place[self.target.view]
+
+
+def _routes(
+    shared: Projection, k: int, size: int, names: Sequence[Name], rule: str
+) -> Iterator[tuple[tuple[Name, Name], _Route]]:
+    """All pulls through canvas k, ``((drawn, source), route)``."""
+    before: dict[Name, tuple[Sight, Tensor]] = {}  # and what each counts on the canvas, (S,)
+    total = torch.zeros(size, dtype=torch.float64)
+    owner = torch.full((size,), -1)
+    for name in names:
+        sight = next((sight for sight in shared.sights.get(name, []) if sight.canvas == k), None)
+        if sight is None:
+            continue
+        columns = sight.shares[1].unique()
+        on_top = set(owner[columns].tolist())
+        for j, (source, (other, counts)) in enumerate(before.items()):
+            if j not in on_top if rule == "last" else not counts[columns].any():
+                continue
+            if rule == "last":
+                share = (owner == j).double()
+            else:
+                share = counts if rule == "masks" else torch.where(total != 0, counts / total, total)
+            # a constant content stays what it is
+            scale = torch.where(counts != 0, share / counts, torch.zeros_like(share))
+            yield (name, source), _Route(other, sight, scale, sight.strength(share), shared.canvases[k].shape)
+        own = sight.counts(size)
+        owner[own != 0] = len(before)
+        total = total + own
+        before[name] = (sight, own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,6 +150,11 @@ def prepare(
     **step_options: Any,
 ) -> Run:
     """The arguments of `peers.sample`, under the checks of `ps.sample`, whose errors it raises."""
+    for option in step_options:
+        if option in inspect.signature(sampling_steps).parameters:
+            raise ParameterError(
+                f"{option!r} is for the joint model of ps.sample; no peer takes it", option=option
+            )
     # Nothing is sampled here: the checks are made when the generator is built
     sampling_steps(
         apart(graph), denoisers, scheduler, num_inference_steps, num_samples, seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import diffusers
 import pytest
@@ -137,8 +138,8 @@ def test_views_with_noise_of_their_own(case, generator):
 @pytest.mark.parametrize("case", CASES)
 def test_views_that_look_up_an_atlas(case, scheduler, generator):
     """Bilinear maps, pixels that show no texture, and texels that no view shows: all six cases differ."""
-    graph, places = textured(generator)
-    loop = Loop(SCHEDULERS[scheduler](), places)
+    graph, places, weights = textured(generator)
+    loop = Loop(SCHEDULERS[scheduler](), places, weights)
     z = torch.randn(2, 20, generator=generator, dtype=torch.float64)
     x = {n: torch.randn(2, 9, generator=generator, dtype=torch.float64) for n in places}
     expected, canvas = loop.run(case, x, z)
@@ -148,7 +149,7 @@ def test_views_that_look_up_an_atlas(case, scheduler, generator):
 
 
 def test_the_cases_differ_on_an_atlas(generator):
-    graph, _ = textured(generator)
+    graph, *_ = textured(generator)
     found = [sampled(f"synctweedies-{case}", graph, SCHEDULERS["DDIM"]())["atlas"] for case in CASES]
     for a in range(6):
         for b in range(a):
@@ -312,6 +313,24 @@ def test_visual_anagrams(names, scheduler, generator):
     assert (found["image"] - z).abs().max() < 1e-5
     for name, view in zip(("identity", *names), views, strict=True):
         assert torch.allclose(found[name], view(found["image"]))
+
+
+def test_learned_variances_are_averaged_without_their_views_signs():
+    """A network that is odd in its noise and even in its variance sees one picture in all views: one run by itself."""
+
+    class Both(torch.nn.Module):
+        def forward(self, rows, timestep):
+            return SimpleNamespace(sample=torch.cat([(0.8 * rows).tanh(), rows.cos()], 1))
+
+    both = ps.DiffusersDenoiser(Both(), (1, 4, 4))
+    own = diffusers.DDPMScheduler(clip_sample=False, variance_type="learned_range")
+    alone = ps.FactorGraph()
+    alone.add_trajectory("image", (1, 4, 4))
+    expected = ps.sample(alone, both, own, STEPS, 2, 3, progress=False).samples["image"]
+    graph = anagram("flip", "jigsaw", "negation")
+    found = peers.sample("visual-anagrams", graph, both, own, STEPS, 2, 3, progress=False).samples
+    assert torch.allclose(found["image"], expected, atol=1e-4)
+    assert torch.allclose(found["negation"], -expected, atol=1e-4)
 
 
 def test_what_is_no_anagram():

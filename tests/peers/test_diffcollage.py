@@ -76,37 +76,32 @@ def test_it_is_the_bethe_denoiser_from_the_same_seed():
     assert torch.allclose(found.samples["canvas"], expected, atol=1e-9)
 
 
-def test_overlaps_by_windows_alone(generator):
-    """A window per overlap that follows the canvas there, and samples the rest along by itself."""
+@pytest.mark.parametrize("draws", [1, 3])
+def test_overlaps_by_windows_alone(draws, generator):
+    """Windows for each overlap that follow the canvas there, and sample the rest along by themselves."""
     z = torch.randn(3, 16, generator=generator, dtype=torch.float64)
-    beside = {k: torch.randn(3, 8, generator=generator, dtype=torch.float64) for k in (0, 1)}
+    sides = [(k, draw) for k in (0, 1) for draw in range(draws)]
+    beside = {side: torch.randn(3, 8, generator=generator, dtype=torch.float64) for side in sides}
     own = diffusers.DDIMScheduler(clip_sample=False)
     graph = ps.wide_canvas((1, 1, 16), (1, 8), 4)
-    names = [("overlap", f"w{k}", 4 * k + 4, 4) for k in (0, 1)]
-    noise = {"canvas": z.reshape(3, 1, 1, 16)}
-    noise |= {name: beside[k].reshape(3, 1, 1, 8) for k, name in enumerate(names)}
+    noise = {
+        ("overlap", f"w{k}", 4 * k + 4, 4, draw): beside[k, draw].reshape(3, 1, 1, 8) for k, draw in sides
+    }
     found = peers.sample(
-        "diffcollage",
-        graph,
-        exact((1, 1, 8)),
-        own,
-        10,
-        3,
-        dtype=torch.float64,
-        initial_noise=noise,
-        progress=False,
-    ).samples["canvas"]
+        "diffcollage", graph, exact((1, 1, 8)), own, 10, 3, draws=draws, dtype=torch.float64,
+        initial_noise={"canvas": z.reshape(3, 1, 1, 16), **noise}, progress=False,
+    ).samples["canvas"]  # fmt: skip
     own.set_timesteps(10)
     for index, t in enumerate(own.timesteps):
         a, s = alpha_sigma(own, index)
         m = torch.zeros_like(z)
         for left in (0, 4, 8):
             m[:, left : left + 8] += content(z[:, left : left + 8], AR1[:8, :8], a, s)
-        for k in (0, 1):  # the overlap is the right half of window k
-            beside[k][:, 4:] = z[:, 4 * k + 4 : 4 * k + 8]
-            known = content(beside[k], AR1[:8, :8], a, s)
-            m[:, 4 * k + 4 : 4 * k + 8] -= known[:, 4:]
-            beside[k] = own.step((beside[k] - a * known) / s, t, beside[k]).prev_sample
+        for (k, draw), window in beside.items():  # the overlap is the right half of window k
+            window = torch.cat([window[:, :4], z[:, 4 * k + 4 : 4 * k + 8]], 1)
+            known = content(window, AR1[:8, :8], a, s)
+            m[:, 4 * k + 4 : 4 * k + 8] -= known[:, 4:] / draws
+            beside[k, draw] = own.step((window - a * known) / s, t, window).prev_sample
         z = own.step((z - a * m) / s, t, z).prev_sample
     assert (found[:, 0, 0] - z).abs().max() < 1e-5
 
@@ -124,7 +119,7 @@ def test_counts_on_grids_rings_and_close_windows():
             total += view.adjoint(torch.ones(view.out_shape))
         total = total.flatten()
         for region in peers.overlaps(graph):
-            total[list(region.sites)] += region.times
+            total[region.sites] += region.times
         assert torch.equal(total, torch.ones_like(total))
     grid = [(o.box, o.times) for o in peers.overlaps(ps.wide_canvas((1, 6, 6), (4, 4), 2))]
     assert sorted(grid) == [

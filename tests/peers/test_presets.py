@@ -139,6 +139,7 @@ def test_conditions_are_the_trajectories_own():
 @pytest.mark.parametrize(("change", "error", "message"), [
     ({"method": "magic"}, ParameterError, "method='magic' is not one of independent, multidiffusion"),
     ({"strength": 3.0}, ParameterError, "'strength' is no option of multidiffusion; it takes noise"),
+    ({"noise_correlation": 0.5}, ParameterError, "'noise_correlation' is for the joint model of ps.sample"),
     ({"fancy": 3.0}, ParameterError, "unknown option 'fancy'"),
     ({"method": "syncsde", "strength": -1.0}, ParameterError, "strength=-1.0"),
     ({"method": "syncsde", "canvas": "best"}, ParameterError, "canvas='best' is not one of average, last"),
@@ -148,6 +149,7 @@ def test_conditions_are_the_trajectories_own():
     ({"initial_noise": {"canvas": torch.zeros(1, 1, 4, 4)}}, ShapeError, "must have shape"),
     ({"num_inference_steps": 0}, ParameterError, "num_inference_steps=0"),
     ({"chunk": 0}, ParameterError, "chunk=0"),
+    ({"method": "diffcollage", "draws": 0}, ParameterError, "draws=0 must be a positive integer"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_named(change, error, message):
     arguments = {

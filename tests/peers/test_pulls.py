@@ -153,14 +153,15 @@ def test_negatives(generator):
 
 def test_textures(generator):
     """Each view to the average of all before it, baked onto the atlas and rendered, where any of them shows it."""
-    graph, places = textured(generator)
+    graph, places, weights = textured(generator)
 
     def pull(j, x):
         mask, target = torch.zeros(9).double(), torch.zeros(len(x[0]), 9).double()
         names = list(places)
         if j:
-            top = sum(x[k].flatten(1)[:, places[names[k]][0]] @ places[names[k]][1] for k in range(j))
-            total = sum(places[names[k]][1].sum(0) for k in range(j))
+            before = [(k, weights[n], *places[n]) for k, n in enumerate(names[:j])]
+            top = sum((x[k].flatten(1)[:, on] * weight) @ a for k, weight, on, a in before)
+            total = sum(weight @ a for _, weight, _, a in before)
             baked = torch.where(total > 0, top / total.clamp_min(1e-12), 0.0)
             on, lookup = places[names[j]]
             mask[on] = lookup @ (total > 0).double()
@@ -184,6 +185,21 @@ def test_textures(generator):
     ).samples
     for name, value in zip(names, published(noise, pull), strict=True):
         assert (found[name] - value).abs().max() < 2e-5
+
+
+def test_the_rule_for_what_a_graph_looks_like():
+    """Views of parts with weights, as of a texture: to the weighted average of those before, and wholly."""
+    graph = peers.gaussian_weights(ps.wide_canvas((1, 1, 8), (1, 4), 1))
+    weight = {name: graph.potential(f"see {name}").weight.flatten() for name in graph.trajectories}
+    pulls = peers.pulls_from_graph(graph)["w2"]
+    assert [pull.source for pull in pulls] == ["w0", "w1"]
+    first, second = (pull.mask.flatten() for pull in pulls)
+    for e, (a, b) in enumerate([(2, 1), (3, 2)]):
+        share = weight["w0"][a] / (weight["w0"][a] + weight["w1"][b])
+        assert first[e].item() == pytest.approx(share.item())
+    assert (first + second).tolist() == pytest.approx([1, 1, 1, 0])
+    (only,) = peers.pulls_from_graph(graph, predecessors="last")["w2"]
+    assert only.source == "w1"
 
 
 def test_windows_start_from_their_canvas_s_noise(generator):
@@ -263,5 +279,5 @@ def test_what_can_not_be_drawn():
         peers.pulls_from_graph(graph, order=["w9"])
     with pytest.raises(ParameterError, match="twice"):
         peers.pulls_from_graph(graph, order=["w0", "w0"])
-    with pytest.raises(ParameterError, match="predecessors='some' is neither"):
+    with pytest.raises(ParameterError, match="predecessors='some' is not one of last, all, masks"):
         peers.pulls_from_graph(graph, predecessors="some")

@@ -60,10 +60,13 @@ def windows():
 
 
 def textured(generator):
-    """Three views of 3 x 3, of which 7 pixels each look up an atlas of 20 texels bilinearly; the rest is theirs."""
+    """Three views of 3 x 3, of which 7 pixels each look up an atlas of 20 texels bilinearly; the rest is theirs.
+
+    Returns the graph, the pixels that look up and their matrices, and how much each pixel counts.
+    """
     graph = ps.FactorGraph()
     graph.add_variable("atlas", (20,))
-    matrices = {}
+    matrices, weights = {}, {}
     for k in range(3):
         name = f"view {k}"
         graph.add_trajectory(name, (1, 3, 3))
@@ -75,11 +78,12 @@ def textured(generator):
             shares = torch.rand(4, generator=generator, dtype=torch.float64) + 0.1
             matrix[row, at] = shares / shares.sum()
         lookup = ps.SparseMap.from_scipy(sparse.coo_array(matrix.numpy()), (20,), (7,))
+        weights[name] = torch.rand(7, generator=generator, dtype=torch.float64) + 0.1
         graph.add_factor(
             ("texture", k),
             [name, "atlas"],
-            ps.Attraction(1.0),
+            ps.Attraction(weights[name]),
             maps=[ps.Mask((1, 3, 3), mask.reshape(1, 3, 3)), lookup],
         )
         matrices[name] = (mask.nonzero().flatten(), matrix)
-    return graph, matrices
+    return graph, matrices, weights
