@@ -20,7 +20,7 @@ from .matching import match
 from .mesh import Surface, Texels
 from .views import View, cast_all
 
-LEAST_COSINE = 0.15  # rays that graze the surface more than this show no texel
+LEAST_COSINE = 0.3  # rays that graze the surface more than this show no texel
 POWER = 2.0  # of the cosine in the canvas weights
 NEIGHBOURS = 4  # shown texels that one between them is filled from
 
