@@ -197,7 +197,7 @@ def make_atlas(
     texels = surface.texels((size[0], size[1]))
     numbers = np.flatnonzero(texels.covered)
     if len(numbers) == 0:
-        raise ShapeError(f"an atlas of {size} texels is too coarse: the middle of none of them lies on a face", got=size)
+        raise ShapeError(f"an atlas of {size} texels is too coarse: none of their middles lies on a face", got=size)
     tree = cKDTree(texels.position.reshape(-1, 3)[numbers])
     used = np.zeros(texels.covered.size, dtype=bool)
     matched = {}

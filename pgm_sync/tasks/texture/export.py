@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ParameterError, SavedFileError
-from ...inspection.images import picture
 from ...graph.serialization import write_atomically
+from ...inspection.images import picture
 from . import extra
 from .mesh import Surface, load_surface
 

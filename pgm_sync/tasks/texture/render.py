@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from ...errors import CameraError, ParameterError, ShapeError
-from ...inspection.images import picture, png, sheet
 from ...graph.serialization import write_atomically
+from ...inspection.images import picture, png, sheet
 from .cameras import Camera, ring_cameras
 from .mesh import Surface
 from .views import View, cast
