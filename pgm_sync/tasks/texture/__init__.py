@@ -6,6 +6,7 @@ from .cameras import Camera, close_cameras, ring_cameras, sphere_cameras
 from .export import load_textured, save_textured
 from .graph import texture_graph
 from .mesh import Surface, Texels, load_surface
+from .projection import project_views
 from .render import depth_image, look_up, render, save_turntable, turntable
 from .solids import joint_samples, solid_colours, view_samples
 from .views import View, cast, cast_all
@@ -29,6 +30,7 @@ __all__ = [
     "load_textured",
     "look_up",
     "make_atlas",
+    "project_views",
     "render",
     "ring_cameras",
     "save_textured",

@@ -20,12 +20,13 @@ from ...graph import FactorGraph
 from ...inference import infer
 from ...maps import Mask, SparseMap, as_shape
 from ...potentials import Attraction, Evidence
-from .atlas import LEAST_COSINE, POWER, fitting_size
+from .atlas import LEAST_COSINE, fitting_size
 from .cameras import Camera, check_cameras
 from .mesh import load_surface
 from .views import View, cast_all
 
 PRECISION = 1000.0  # of a spring on a pixel seen from straight above, 1 / (content units)^2
+FALL = 2.0  # power of the cosine in a spring's precision
 # Texels per pixel side. With as many texels as pixels, those of two views would mostly interpolate between different
 # ones, and nothing would tie them.
 DENSITY = 0.6
@@ -53,7 +54,7 @@ def bilinear_texture_graph(
     view: Sequence[int] = (3, 24, 24),
     precision: float = PRECISION,
     least_cosine: float = LEAST_COSINE,
-    power: float = POWER,
+    power: float = FALL,
 ) -> FactorGraph:
     """Views of a mesh pulled to one hidden texture ``"atlas"``, ``(*channels, H, W)``, by bilinear look-ups.
 

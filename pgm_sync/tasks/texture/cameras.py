@@ -77,6 +77,22 @@ class Camera:
         directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         return np.broadcast_to(np.asarray(self.position), directions.shape), directions
 
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where points ``(n, 3)`` are seen: column and row ``(n, 2)``, and depth ``(n,)``.
+
+        The first pixel reaches from 0 to 1. Points behind the camera have a depth of 0 or less, and no meaningful place.
+        """
+        right, up, forward = self.axes()
+        offset = points - np.asarray(self.position)
+        depth = offset @ forward
+        if self.extent is not None:
+            half = np.full(len(points), self.extent / 2)
+        else:
+            half = np.maximum(depth, 1e-12) * math.tan(math.radians(self.field_of_view) / 2)
+        h, w = self.resolution
+        x, y = offset @ right / half, offset @ up / half
+        return np.stack([w / 2 + x * h / 2, h / 2 - y * h / 2], 1), depth
+
     def pixel_size(self, depth: np.ndarray | float) -> np.ndarray:
         """Height of a pixel, in units of the mesh, at a depth along the forward axis."""
         if self.extent is not None:

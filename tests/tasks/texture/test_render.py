@@ -13,12 +13,16 @@ from pgm_sync.tasks.texture import (
     Camera,
     cast,
     depth_image,
+    dilate,
+    load_surface,
     load_textured,
     look_up,
+    project_views,
     render,
     ring_cameras,
     save_textured,
     save_turntable,
+    sphere_cameras,
     turntable,
 )
 
@@ -113,3 +117,46 @@ def test_bad_input_is_named(ball, tmp_path):
         load_textured(tmp_path / "plain.obj")
     with pytest.raises(SavedFileError, match="cannot read"):
         load_textured(tmp_path / "missing.obj")
+
+
+def test_places_in_a_picture_are_where_rays_hit(ball):
+    for camera in (Camera((1, 2, 3), resolution=(10, 14)), Camera((1, 2, 3), resolution=(10, 14), extent=1.5)):
+        view = cast(ball, camera)
+        seen = view.visible
+        place, depth = camera.project(view.position[seen])
+        rows, columns = np.nonzero(seen)
+        np.testing.assert_allclose(place, np.stack([columns, rows], 1) + 0.5, atol=1e-4)
+        np.testing.assert_allclose(depth, view.depth[seen], atol=1e-9)
+
+
+def test_renders_projected_back_give_the_texture(ball):
+    position = torch.from_numpy(ball.texels((64, 64)).position).permute(2, 0, 1)
+    smooth = dilate(0.5 + 0.4 * torch.sin(2 * position), torch.from_numpy(ball.texels((64, 64)).covered))
+    cameras = sphere_cameras(ball, 12, resolution=(64, 64))
+    pictures = {f"view {k}": render(ball, smooth, camera, samples=1) for k, camera in enumerate(cameras)}
+    back = project_views(ball, cameras, pictures, (64, 64))
+    covered = torch.from_numpy(ball.texels((64, 64)).covered)
+    assert (back - smooth)[:, covered].abs().mean() < 0.005
+    assert (back - smooth)[:, covered].abs().max() < 0.1
+
+
+def test_what_is_hidden_in_a_picture_takes_nothing_from_it(sheet):
+    # a small square before the middle of the large one
+    two = trimesh.util.concatenate(
+        [trimesh.creation.box((2, 2, 0.02)), trimesh.creation.box((0.5, 0.5, 0.02)).apply_translation([0, 0, 1])]
+    )
+    surface = load_surface(two)
+    camera = Camera((0, 0, 6), resolution=(64, 64), field_of_view=30.0)
+    view = cast(surface, camera)
+    front = torch.from_numpy((view.position[..., 2] > 0.5).astype(np.float32))
+    texels = surface.texels((96, 96))
+    texture = project_views(surface, [camera], {"view 0": front[None]}, (96, 96))[0]
+    back = (np.abs(texels.position[..., 2] - 0.01) < 1e-3) & (texels.normal[..., 2] > 0.9)
+    # bilinear look-ups mix at the outline of the small square; most of the large one has no trace of it
+    assert (texture[torch.from_numpy(back)] > 0.5).float().mean() < 0.02
+    ahead = (texels.position[..., 2] > 1.005) & (texels.normal[..., 2] > 0.9)
+    assert texture[torch.from_numpy(ahead)].mean() > 0.9
+    with pytest.raises(CameraError, match="none of the 1 pictures"):
+        project_views(sheet, [Camera((0, 0, 3), (0, 0, 5))], {"view 0": front[None]}, (8, 8))
+    with pytest.raises(ShapeError, match="'view 0' to 'view 0'"):
+        project_views(sheet, [camera], {"front": front[None]}, (8, 8))
