@@ -80,7 +80,7 @@ class Camera:
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where points ``(n, 3)`` are seen: column and row ``(n, 2)``, and depth ``(n,)``.
 
-        The first pixel reaches from 0 to 1. Points behind the camera have a depth of 0 or less, and no meaningful place.
+        The first pixel reaches from 0 to 1. Points behind the camera have a depth of 0 or less, and no proper place.
         """
         right, up, forward = self.axes()
         offset = points - np.asarray(self.position)

@@ -39,7 +39,8 @@ def texture_graph(
     Parameters
     ----------
     mesh
-        what `load_surface` takes, or an `Atlas` with its cameras, whose sites are then used.
+        what `load_surface` takes, or an `Atlas` with its cameras, whose sites are then used and whose `Atlas.texture`
+        makes pictures of sampled canvases.
     atlas, least_cosine, power
         as for `make_atlas`.
     view
