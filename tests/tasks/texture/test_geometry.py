@@ -19,6 +19,7 @@ from pgm_sync.errors import (
 )
 from pgm_sync.tasks.texture import (
     Camera,
+    Surface,
     cast,
     cast_all,
     close_cameras,
@@ -28,13 +29,9 @@ from pgm_sync.tasks.texture import (
 )
 
 
-def _with_any_uv(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    mesh.visual = trimesh.visual.TextureVisuals(uv=np.random.default_rng(0).random((len(mesh.vertices), 2)))
-    return mesh
-
-
 def test_rays_meet_a_sphere_where_the_quadratic_formula_says():
-    ball = load_surface(_with_any_uv(trimesh.creation.icosphere(5, radius=2.0)))
+    mesh = trimesh.creation.icosphere(5, radius=2.0)
+    ball = Surface(mesh.vertices, mesh.faces, np.zeros((len(mesh.vertices), 2)), mesh.vertex_normals)
     camera = Camera((3.0, 2.0, 4.0), (0, 0, 0), 40.0, (20, 30))
     view = cast(ball, camera)
     origins, directions = camera.rays()
@@ -121,14 +118,20 @@ def test_texels_show_the_points_that_their_coordinates_name(sheet, ball):
     assert 0.4 < texels.covered.mean() < 0.95
 
 
-def test_given_coordinates_are_kept_and_repeated_ones_are_not():
-    box = trimesh.creation.box()
-    uv = np.random.default_rng(0).random((8, 2))
-    box.visual = trimesh.visual.TextureVisuals(uv=uv)
-    np.testing.assert_array_equal(load_surface(box).uv, uv)
-    assert len(load_surface(box, unwrap=True).vertices) > 8
-    box.visual = trimesh.visual.TextureVisuals(uv=3 * uv)
-    assert load_surface(box).uv.max() <= 1
+def test_given_coordinates_are_kept_unless_a_texel_would_show_two_places(ball):
+    mesh = ball.mesh.copy()
+    mesh.visual = trimesh.visual.TextureVisuals(uv=ball.uv)
+    np.testing.assert_array_equal(load_surface(mesh).uv, ball.uv)
+    assert not np.array_equal(load_surface(mesh, unwrap=True).uv, ball.uv)
+    mirrored = ball.uv.copy()
+    mirrored[:, 0] = 2 * np.minimum(mirrored[:, 0], 1 - mirrored[:, 0])
+    for uv in (3 * ball.uv, mirrored):
+        mesh.visual = trimesh.visual.TextureVisuals(uv=uv)
+        made = load_surface(mesh)
+        assert made.uv.max() <= 1
+        corners = made.uv[made.faces]
+        area = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1])).sum() / 2
+        assert abs(area - made.texels((300, 300)).covered.mean()) < 0.02
 
 
 def test_cameras_stand_where_they_should(ball):
