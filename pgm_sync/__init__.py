@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Flip,
         Identity,
         LinearMap,
+        Lookup,
         Mask,
         Permutation,
         Rotate,
@@ -136,6 +137,7 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "LinearMap",
+    "Lookup",
     "LockstepResult",
     "LockstepState",
     "Mask",
@@ -208,7 +210,7 @@ _MODULES = {
     ),
     "levels": "NoiseLevel",
     "maps": (
-        "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Mask Permutation Rotate "
+        "DCT ChannelMeans Composition Crop Features Flip Identity LinearMap Lookup Mask Permutation Rotate "
         "SparseMap Tokens"
     ),
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",

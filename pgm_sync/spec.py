@@ -58,8 +58,10 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, tuple | list):
         return {"tuple": [encode(v, tensors) for v in value]}
     if isinstance(value, Tensor):
-        key = f"t{len(tensors)}"
-        tensors[key] = value.detach()
+        # one map in several factors is written once; safetensors refuses memory that is listed twice
+        known = next((key for key, other in tensors.items() if _same_memory(value, other)), None)
+        key = f"t{len(tensors)}" if known is None else known
+        tensors.setdefault(key, value.detach())
         return {"tensor": key}
     if isinstance(value, Spec):
         fields = dataclasses.fields(value)  # type: ignore[arg-type]
@@ -72,6 +74,10 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
         "numbers, strings, None, tuples, tensors, maps or potentials",
         value=value,
     )
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
 
 
 def decode(value: Any, tensors: dict[str, Tensor]) -> Any:

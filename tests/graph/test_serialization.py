@@ -206,3 +206,15 @@ def test_an_interrupted_write_keeps_the_old_content(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_map_that_several_factors_share_is_written_once(suffix, tmp_path):
+    basis = ps.Features.orthonormalise(torch.rand(2, 1, 4, 4))
+    graph = ps.chain_graph(3, (1, 4, 4), features=lambda shape: basis)
+    graph.save(tmp_path / f"graph.{suffix}")
+    loaded = ps.FactorGraph.load(tmp_path / f"graph.{suffix}")
+    for factor in graph.factors:
+        for one, other in zip(graph.maps(factor), loaded.maps(factor), strict=True):
+            assert torch.equal(one.basis, other.basis)
+    assert loaded.maps((0, 1))[0].basis is loaded.maps((1, 2))[1].basis

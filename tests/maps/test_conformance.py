@@ -16,6 +16,7 @@ from pgm_sync.maps import (
     Flip,
     Identity,
     LinearMap,
+    Lookup,
     Mask,
     Permutation,
     Rotate,
@@ -68,6 +69,11 @@ class TestFlipBothAxes(MapTests):
 class TestRotate(MapTests):
     def create(self):
         return Rotate((2, 3, 4))
+
+
+class TestLookup(MapTests):
+    def create(self):
+        return Lookup((2, 3, 9), torch.tensor([[7, 2], [0, 8], [3, 4]]))
 
 
 class TestTokens(MapTests):

@@ -19,6 +19,7 @@ from pgm_sync.maps import (
     Features,
     Flip,
     Identity,
+    Lookup,
     Mask,
     Permutation,
     Rotate,
@@ -146,6 +147,21 @@ REFUSED = [
         "a mask of shape (2,) does not broadcast to (2, 3)",
     ),
     (lambda: Mask((2,), torch.zeros(2)), ParameterError, "the mask of shape (2,) selects no element"),
+    (
+        lambda: Lookup((3, 4), torch.tensor([0, 2, 0])),
+        ParameterError,
+        "1 of 3 sites are listed twice: noise through this map would not be white",
+    ),
+    (
+        lambda: Lookup((3, 4), torch.tensor([0, 4])),
+        ShapeError,
+        "sites reach from 0 to 4, outside the last axis of (3, 4)",
+    ),
+    (
+        lambda: Lookup((3, 4), torch.tensor([0.0, 1.0])),
+        ParameterError,
+        "sites of shape (2,) and dtype torch.float32; integers needed",
+    ),
     (lambda: DCT((1, 2, 2), modes=5), ParameterError, "modes=5 is not in 1..4 for axes (2, 2)"),
     (lambda: Features(torch.ones(3)), ShapeError, "a basis has shape (r, *in_shape), not (3,)"),
     (

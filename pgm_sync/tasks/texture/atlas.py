@@ -20,8 +20,8 @@ from .matching import match
 from .mesh import Surface, Texels
 from .views import View, cast_all
 
-LEAST_COSINE = 0.15  # rays that graze the surface more than this show no texel
-POWER = 2.0  # of the cosine in the canvas weights
+LEAST_COSINE = 0.3  # rays that graze the surface more than this show no texel
+POWER = 8.0  # of the cosine in the canvas weights: nearly the steepest view alone, because means of views are blurred
 NEIGHBOURS = 4  # shown texels that one between them is filled from
 
 
@@ -82,22 +82,7 @@ class Atlas:
 
     @cached_property
     def _filling(self) -> Any:
-        """Sparse ``(H W, K)``: every texel from the shown ones, rows summing to one."""
-        h, w = self.size
-        covered = self.texels.covered.ravel()
-        points = self.texels.position.reshape(-1, 3)
-        column = np.full(h * w, -1)
-        column[self.shown] = np.arange(len(self.shown))
-        holes = np.flatnonzero(covered & (column < 0))
-        k = min(NEIGHBOURS, len(self.shown))
-        distance, near = cKDTree(points[self.shown]).query(points[holes], k=k)
-        distance, near = distance.reshape(-1, k), near.reshape(-1, k)
-        share = 1 / (distance**2 + 1e-12 * self.spacing**2)
-        share /= share.sum(1, keepdims=True)
-        rows = np.concatenate([self.shown, np.repeat(holes, k)])
-        columns = np.concatenate([np.arange(len(self.shown)), near.ravel()])
-        values = np.concatenate([np.ones(len(self.shown)), share.ravel()])
-        return sparse.csr_array((values, (rows, columns)), shape=(h * w, len(self.shown)))
+        return filling(self.texels, self.shown)
 
     def texture(self, canvas: Tensor) -> Tensor:  # (*batch, sites) -> (*batch, H, W)
         """The texture picture of a canvas.
@@ -113,10 +98,7 @@ class Atlas:
                 expected=self.count,
                 got=tuple(canvas.shape),
             )
-        known = canvas.detach().cpu()[..., : len(self.shown)].reshape(-1, len(self.shown)).double().numpy()
-        filled = torch.from_numpy((self._filling @ known.T).T.copy())
-        picture = filled.reshape(*canvas.shape[:-1], *self.size)
-        return dilate(picture, torch.from_numpy(self.texels.covered)).to(canvas.dtype)
+        return filled(self.texels, self.shown, canvas[..., : len(self.shown)], self._filling)
 
     def canvas(self, textures: Tensor, background: Mapping[str, Tensor] | None = None) -> Tensor:
         """Textures ``(*batch, H, W)`` as canvases ``(*batch, sites)``, the inverse of `texture` on shown texels.
@@ -136,6 +118,35 @@ class Atlas:
             own = torch.from_numpy(~self.tied(name))
             canvas[..., torch.from_numpy(self.sites[name])[own]] = value[..., own].to(canvas)
         return canvas
+
+
+def filling(texels: Texels, shown: np.ndarray) -> Any:
+    """Every texel from the nearest ones `shown` (flat numbers): sparse ``(H W, K)``, rows on the charts summing to one.
+
+    Shown texels keep their value; the others take means of a few, weighted by inverse squared distance on the surface's
+    points, so across the borders of charts.
+    """
+    covered, points = texels.covered.ravel(), texels.position.reshape(-1, 3)
+    known = np.zeros(covered.size, dtype=bool)
+    known[shown] = True
+    holes = np.flatnonzero(covered & ~known)
+    k = min(NEIGHBOURS, len(shown))
+    distance, near = cKDTree(points[shown]).query(points[holes], k=k)
+    distance, near = distance.reshape(-1, k), near.reshape(-1, k)
+    share = 1 / np.maximum(distance, 1e-9 * np.abs(points).max() + 1e-300) ** 2
+    share /= share.sum(1, keepdims=True)
+    rows = np.concatenate([shown, np.repeat(holes, k)])
+    columns = np.concatenate([np.arange(len(shown)), near.ravel()])
+    values = np.concatenate([np.ones(len(shown)), share.ravel()])
+    return sparse.csr_array((values, (rows, columns)), shape=(covered.size, len(shown)))
+
+
+def filled(texels: Texels, shown: np.ndarray, values: Tensor, table: Any = None) -> Tensor:
+    """A picture ``(*batch, H, W)`` from values ``(*batch, K)`` of the texels `shown`: no holes, no bleeding borders."""
+    table = filling(texels, shown) if table is None else table
+    flat = values.detach().cpu().reshape(-1, len(shown)).double().numpy()
+    picture = torch.from_numpy((table @ flat.T).T.copy()).reshape(*values.shape[:-1], *texels.size)
+    return dilate(picture, torch.from_numpy(texels.covered)).to(values.dtype)
 
 
 def dilate(picture: Tensor, known: Tensor) -> Tensor:  # (*batch, H, W), (H, W) bool
@@ -197,7 +208,7 @@ def make_atlas(
     texels = surface.texels((size[0], size[1]))
     numbers = np.flatnonzero(texels.covered)
     if len(numbers) == 0:
-        raise ShapeError(f"an atlas of {size} texels is too coarse: the middle of none of them lies on a face", got=size)
+        raise ShapeError(f"an atlas of {size} texels is too coarse: none of their middles lies on a face", got=size)
     tree = cKDTree(texels.position.reshape(-1, 3)[numbers])
     used = np.zeros(texels.covered.size, dtype=bool)
     matched = {}

@@ -77,6 +77,22 @@ class Camera:
         directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         return np.broadcast_to(np.asarray(self.position), directions.shape), directions
 
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where points ``(n, 3)`` are seen: column and row ``(n, 2)``, and depth ``(n,)``.
+
+        The first pixel reaches from 0 to 1. Points behind the camera have a depth of 0 or less, and no proper place.
+        """
+        right, up, forward = self.axes()
+        offset = points - np.asarray(self.position)
+        depth = offset @ forward
+        if self.extent is not None:
+            half = np.full(len(points), self.extent / 2)
+        else:
+            half = np.maximum(depth, 1e-12) * math.tan(math.radians(self.field_of_view) / 2)
+        h, w = self.resolution
+        x, y = offset @ right / half, offset @ up / half
+        return np.stack([w / 2 + x * h / 2, h / 2 - y * h / 2], 1), depth
+
     def pixel_size(self, depth: np.ndarray | float) -> np.ndarray:
         """Height of a pixel, in units of the mesh, at a depth along the forward axis."""
         if self.extent is not None:
@@ -156,6 +172,8 @@ def close_cameras(
 ) -> list[Camera]:
     """Cameras that each show a patch of the surface, `size` units high, from straight above it.
 
+    Where another part of the mesh is in the way, a camera stands half as far as that, with a wider field of view.
+
     Their targets are chosen farthest first until every point of the surface lies within `spacing` of one (None: half of
     `size`). Small denoisers cover large textures this way. Raises ParameterError.
     """
@@ -176,8 +194,15 @@ def close_cameras(
     while gap.max() > spacing and len(chosen) < count:
         chosen.append(int(gap.argmax()))
         gap = np.minimum(gap, _gap(points, normals, chosen[-1], spacing))
+    targets, ways = points[chosen], normals[chosen]
+    start = targets + 1e-4 * surface.radius * ways
+    _, ray, hits = surface.rays.intersects_id(start, ways, multiple_hits=False, return_locations=True)
+    room = np.full(len(chosen), distance)
+    room[ray] = np.minimum(distance, np.linalg.norm(hits - start[ray], axis=1) / 2)
+    room = np.maximum(room, size / 8)  # below, perspective would be grotesque; the view then names itself if inside
     return [
-        Camera(tuple(points[k] + distance * normals[k]), tuple(points[k]), field_of_view, resolution) for k in chosen
+        Camera(tuple(t + d * way), tuple(t), math.degrees(2 * math.atan(size / (2 * d))), resolution)
+        for t, way, d in zip(targets, ways, room, strict=True)
     ]
 
 

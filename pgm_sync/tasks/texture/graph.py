@@ -32,14 +32,15 @@ def texture_graph(
     """Views of a mesh that share its texture, with learned potentials between them.
 
     The graph has a trajectory ``"view 0"``, ``"view 1"``, ... of shape `view` per camera, a hidden canvas ``"atlas"``
-    of shape ``(*channels, sites)``, and an `Equality` factor ``"see view 0"`` each, weighted by the viewing angle. Every
-    pixel of a view shows one site, none twice, so noise of the canvas is white noise in every view (section 4 of the
-    theory). Sites are the texels that some view shows, then the pixels of each view that show none.
+    of shape ``(*channels, sites)``, and an `Equality` factor ``"see view 0"`` each, weighted by the viewing angle.
+    Every pixel of a view shows one site, none twice, so noise of the canvas is white noise in every view (section 4 of
+    the theory). Sites are the texels that some view shows, then the pixels of each view that show none.
 
     Parameters
     ----------
     mesh
-        what `load_surface` takes, or an `Atlas` with its cameras, whose sites are then used.
+        what `load_surface` takes, or an `Atlas` with its cameras, whose sites are then used and whose `Atlas.texture`
+        makes pictures of sampled canvases.
     atlas, least_cosine, power
         as for `make_atlas`.
     view

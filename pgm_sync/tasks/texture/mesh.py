@@ -151,8 +151,8 @@ def load_surface(source: Any, unwrap: bool = False, resolution: int = RESOLUTION
     """A mesh from a file (OBJ, GLB, PLY, ...), a `trimesh.Trimesh` or a scene of them, with texture coordinates.
 
     A mesh without UV coordinates, or any with ``unwrap=True``, is cut into charts by xatlas, packed for an atlas of
-    about `resolution` texels per side. Coordinates outside [0, 1] (repeated textures) are unwrapped anew as well,
-    because one texel would then show several places.
+    about `resolution` texels per side. Coordinates that leave [0, 1] (repeated textures) or lie on each other (mirrored
+    ones) are replaced as well, because one texel would then show several places.
 
     Raises MeshError (no faces), SavedFileError (a file that cannot be read), ParameterError, NotFiniteError,
     MissingPackageError.
@@ -178,12 +178,20 @@ def load_surface(source: Any, unwrap: bool = False, resolution: int = RESOLUTION
     usable = uv is not None and len(uv) == len(mesh.vertices) and bool(((uv >= -1e-6) & (uv <= 1 + 1e-6)).all())
     if unwrap or not usable:
         return _unwrapped(mesh, resolution)
-    return Surface(
+    surface = Surface(
         np.asarray(mesh.vertices, dtype=float),
         np.asarray(mesh.faces, dtype=np.int64),
         np.clip(np.asarray(uv, dtype=float), 0, 1),
         np.asarray(mesh.vertex_normals, dtype=float),
     )
+    return _unwrapped(mesh, resolution) if _overlaps(surface) else surface
+
+
+def _overlaps(surface: Surface) -> bool:
+    """Whether the faces' areas on the texture add up to clearly more than they cover."""
+    corners = surface.uv[surface.faces]
+    area = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1])).sum() / 2
+    return bool(area > 1.05 * surface.texels((256, 256)).covered.mean() + 0.01)
 
 
 def _unwrapped(mesh: Any, resolution: int) -> Surface:

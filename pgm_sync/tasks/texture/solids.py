@@ -1,0 +1,90 @@
+"""Textured versions of a mesh to learn from: every photograph crop a solid block that the mesh is cut out of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from ...errors import ParameterError, ShapeError
+from ...zoo import PHOTOGRAPHS, wide_crops
+from .atlas import Atlas
+
+SHARPNESS = 4  # power of the normal's entries, by which the three projections are mixed
+CROP = (32, 64)  # as large as the bands of all photographs allow
+
+
+def solid_colours(
+    points: np.ndarray,  # (m, 3)
+    normals: np.ndarray,  # (m, 3)
+    pixel: float,
+    n: int,
+    split: str = "train",
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:  # (n, 3, m) float32 in [-1, 1], (n) int64
+    """Colours of points on a surface in `n` textured versions of it, and the position in `PHOTOGRAPHS` of each.
+
+    Three crops of one photograph are projected along three axes and mixed by the normal (triplanar mapping), one crop
+    pixel as large as `pixel` in units of the mesh. The axes are turned around the vertical (y), which stays upright,
+    and moved at random; beyond their borders crops are mirrored.
+
+    Raises ShapeError, ParameterError, and as `wide_crops`.
+    """
+    if points.ndim != 2 or points.shape != normals.shape or points.shape[1] != 3:
+        raise ShapeError(f"points {points.shape} and normals {normals.shape} must both be (m, 3)")
+    if not isinstance(n, int) or n < 1 or not pixel > 0:
+        raise ParameterError(f"n={n!r} must be a positive integer, pixel={pixel} positive", n=n)
+    kinds = len(PHOTOGRAPHS)
+    crops, photos = wide_crops(
+        (3, *CROP), 3 * kinds * math.ceil(n / kinds), split, generator=generator, return_photos=True
+    )
+    crops = crops[torch.argsort(photos, stable=True)].unflatten(0, (kinds, -1, 3)).transpose(0, 1).flatten(0, 1)
+    labels = torch.arange(len(crops)) % kinds
+    order = torch.randperm(len(crops), generator=generator)[:n]
+    crops, labels = crops[order], labels[order]
+    turn = 2 * math.pi * torch.rand(n, generator=generator)
+    offset = torch.rand(n, 3, generator=generator) * torch.tensor([CROP[1], CROP[0], CROP[1]])
+    p, q = (torch.from_numpy(np.ascontiguousarray(a)).float() for a in (points / pixel, normals))
+    centre = (p.amin(0) + p.amax(0)) / 2
+    out = torch.empty(n, 3, len(p))
+    for k in range(n):
+        c, s = math.cos(turn[k]), math.sin(turn[k])
+        rotation = torch.tensor([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+        x, facing = (p - centre) @ rotation + offset[k], (q @ rotation).abs() ** SHARPNESS
+        planes = torch.stack([x[:, [2, 1]], x[:, [0, 2]], x[:, [0, 1]]])  # across and up, by the axis looked along
+        grid = torch.stack([planes[..., 0] / CROP[1], -planes[..., 1] / CROP[0]], -1) * 2
+        colours = grid_sample(
+            crops[k], grid[:, None], mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+        share = facing / facing.sum(1, keepdim=True).clamp_min(1e-12)
+        out[k] = torch.einsum("acm,ma->cm", colours[:, :, 0], share)
+    return out, labels
+
+
+def joint_samples(
+    atlas: Atlas, n: int, split: str = "train", generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:  # (n, 3, sites), (n)
+    """Canvases of `n` textured versions of a mesh for ``ps.fit(graph, {"atlas": canvases}, groups=photographs)``.
+
+    A texel has the colour of its point (`solid_colours`), pixels as large as texels are apart. Pixels that belong to
+    one view alone show crops of other photographs: what is behind a mesh says nothing about it.
+    """
+    flat = atlas.texels.position.reshape(-1, 3)[atlas.shown], atlas.texels.normal.reshape(-1, 3)[atlas.shown]
+    colours, photos = solid_colours(*flat, atlas.spacing, n, split, generator)
+    canvas = torch.cat([colours, colours.new_zeros(n, 3, atlas.count - len(atlas.shown))], -1)
+    for name, sites in atlas.sites.items():
+        own = torch.from_numpy(~atlas.tied(name))
+        if bool(own.any()):
+            behind = wide_crops((3, *sites.shape), n, split, generator=generator)
+            canvas[..., torch.from_numpy(sites)[own]] = behind[..., own]
+    return canvas, photos
+
+
+def view_samples(atlas: Atlas, canvas: Tensor) -> dict[str, Tensor]:
+    """What every view shows of canvases ``(*batch, sites)``: ``{view: (*batch, h, w)}``. Raises ShapeError."""
+    if canvas.ndim < 1 or canvas.shape[-1] != atlas.count:
+        raise ShapeError(f"canvases of shape {tuple(canvas.shape)} do not end in {atlas.count} sites")
+    return {name: canvas[..., torch.from_numpy(sites)] for name, sites in atlas.sites.items()}
