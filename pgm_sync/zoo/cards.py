@@ -18,9 +18,9 @@ from .recipes import Recipe
 from .trained import DESCRIPTION, TrainedDenoiser, describe, load_classifier, load_denoiser, load_scheduler
 
 LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)  # sigma / alpha
-MEASURED = 512  # held-out contents
-SAMPLES = 360
-SAMPLING_STEPS = 30
+MEASURED = 384  # held-out contents
+SAMPLES = 180
+SAMPLING_STEPS = 25
 GUIDANCE = (1.0, 2.0)
 BASELINE = 6000  # contents for the covariance of the linear denoiser
 SEED = 10**9 + 1

@@ -65,6 +65,11 @@ def test_characters_are_balanced_and_reproducible():
     assert not torch.equal(pictures, glyphs(72, generator=seeded(1))[0])
 
 
+def test_small_batches_reach_every_character():
+    labels = torch.cat([glyphs(5, generator=seeded(k))[1] for k in range(60)])
+    assert set(labels.tolist()) == set(range(36))
+
+
 def test_characters_can_be_chosen():
     _, labels = glyphs(30, generator=seeded(), characters="XO8")
     assert {CHARACTERS[k] for k in labels.tolist()} == set("XO8")
@@ -73,9 +78,12 @@ def test_characters_can_be_chosen():
 def test_a_character_is_bright_on_dark_and_inside_the_picture():
     pictures, _ = glyphs(360, generator=seeded())
     border = torch.cat([pictures[..., 0, :], pictures[..., -1, :]], -1)
-    assert border.mean() < -0.95
+    assert border.median() == -1
+    assert border.mean() < -0.98
     assert (pictures.amax((1, 2, 3)) > 0.5).all()
-    assert ((pictures > 0).float().mean((1, 2, 3)) < 0.5).all()
+    bright = (pictures > 0).float().mean((1, 2, 3))
+    assert bright.min() > 0.02
+    assert bright.median() < 0.3
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -36,7 +36,7 @@ ZOOM = (0.85, 1.1)
 ASPECT = 0.1
 SHIFT = 0.06  # of half the picture
 WEIGHT = (0.2, 0.45)  # where the blurred ink ends: low is bold
-EDGE = 0.06  # width of its edge, in the same units
+EDGE = 0.24  # width of its edge, in the same units; below 2 * WEIGHT[0], so that what is no ink is exactly -1
 
 
 def glyphs(
@@ -44,7 +44,7 @@ def glyphs(
 ) -> tuple[Tensor, Tensor]:  # (n, 1, 32, 32), (n) int64
     """Random characters, bright on dark in [-1, 1], in random order, and their positions in `CHARACTERS`.
 
-    Every one of `characters` (None: all 36) comes equally often. Half of the digits are written by hand; all else is
+    Every one of `characters` (None: all 36) comes equally often, or once more. Half of the digits are written by hand; all else is
     printed in a random face. The splits share neither a face nor a handwritten digit. Rotation, slant, size,
     proportions, place and stroke weight are drawn from `generator` (torch's own without one).
 
@@ -63,7 +63,9 @@ def glyphs(
     if unknown or not wanted:
         raise ParameterError(f"characters={characters!r} must be some of {''.join(CHARACTERS)}")
     positions = torch.tensor([CHARACTERS.index(c) for c in wanted])
-    labels = positions[torch.arange(n)[torch.randperm(n, generator=generator)] % len(wanted)]
+    # A turn of its own for every draw: small batches would never reach the last characters
+    turns = torch.randperm(n, generator=generator) + torch.randint(len(wanted), (), generator=generator)
+    labels = positions[turns % len(wanted)]
     return _jittered(_masters(labels, split, generator), generator), labels
 
 
@@ -91,7 +93,7 @@ def _jittered(masters: Tensor, generator: torch.Generator | None) -> Tensor:  # 
     grid = affine_grid(theta, [n, 1, 2 * SIZE, 2 * SIZE], align_corners=False)
     ink = grid_sample(_blurred(masters), grid, mode="bilinear", align_corners=False)
     weight = WEIGHT[0] + (WEIGHT[1] - WEIGHT[0]) * torch.rand(n, 1, 1, 1, generator=generator)
-    return 2 * avg_pool2d(((ink - weight) / EDGE).sigmoid(), 2) - 1
+    return 2 * avg_pool2d(((ink - weight) / EDGE + 0.5).clamp(0, 1), 2) - 1
 
 
 def _blurred(images: Tensor) -> Tensor:
