@@ -76,8 +76,8 @@ def build(quick: bool) -> str:
             rows.append((name, case, *shares, f"{widths[0] / widths[1]:.2f}", f"{found / trials:.2f}"))
     off = ", ".join(f"{one} and {other} ({case})" for case, (one, other) in SHIFTS.items())
     return (
-        f"Normal samples in 2 dimensions, {SAMPLES} of each method on the same seeds, {REFERENCE} real ones; methods off\n"
-        f"by {off}. Shares of {trials} intervals that hold\n"
+        f"Normal samples in 2 dimensions, {SAMPLES} of each method on the same seeds, {REFERENCE} real ones;\n"
+        f"methods off by {off}. Shares of {trials} intervals that hold\n"
         f"the truth: the mean over {3 * trials} other sets, or 0 of what has no bias where both are real.\n"
         f"found: paired intervals that leave out 0.\n\n{table(rows)}"
     )
