@@ -94,7 +94,8 @@ def build(quick: bool) -> str:
     return (
         f"Normal samples in 2 dimensions, {SAMPLES} of each method on the same seeds, {REFERENCE} real ones;\n"
         f"methods off by {off}.\n"
-        f"Shares of {trials} intervals that hold the truth: that of the distributions where it is known, else the mean\n"
+        f"Shares of {trials} intervals that hold the truth: "
+        "that of the distributions where it is known, else the mean\n"
         f"over {2 * trials} other sets. found: paired intervals that leave out 0.\n\n{table(rows)}"
     )
 
