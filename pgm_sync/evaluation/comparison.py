@@ -97,6 +97,25 @@ def _from_draws(value: float, a: Tensor, b: Tensor, target: float | None, n: int
     return Difference(value, min(low, value), max(high, value), n, pairing)
 
 
+def rounded(estimate: Estimate) -> str:
+    """Value and interval to two digits of the interval's half width, whatever the unit.
+
+    >>> rounded(Estimate(0.000314159, 0.000214159, 0.000414159, 9)), rounded(Estimate(1234.5678, 1111.1, 1358.0, 9))
+    ('.00031 [.00021, .00041]', '1235 [1111, 1358]')
+    """
+    half = (estimate.high - estimate.low) / 2
+    if not (half > 0 and math.isfinite(half)):
+        texts = [f"{x:.4g}" for x in estimate[:3]]
+    else:
+        decimals = max(0, 1 - math.floor(math.log10(half)))
+        texts = [f"{x:.{decimals}f}" for x in estimate[:3]]
+    zero = [text.lstrip("-") if float(text) == 0 else text for text in texts]
+    value, low, high = (
+        text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text for text in zero
+    )
+    return f"{value} [{low}, {high}]"
+
+
 class Standing(NamedTuple):
     """One method of a comparison."""
 
@@ -113,8 +132,14 @@ class Standings(Table[Standing]):
     head: ClassVar[tuple[str, ...]] = ("method", "estimate", "rank", "status", "behind the best")
 
     def cells(self, row: Standing) -> tuple[str, ...]:
-        behind = "" if row.status == BEST else str(row.difference).partition(" (")[0]
-        return row.method, str(row.estimate), str(row.rank), row.status, behind
+        behind = "" if row.status == BEST else rounded(row.difference)
+        return (
+            row.method,
+            f"{rounded(row.estimate)} (n={row.estimate.samples})",
+            str(row.rank),
+            row.status,
+            behind,
+        )
 
     def __getitem__(self, index: int | str) -> Standing:  # type: ignore[override]
         """By place, or by the method's name."""

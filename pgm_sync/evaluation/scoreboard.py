@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..graph.serialization import write_atomically
 from ..metrics import Estimate, Measurement
-from .comparison import BEST, TIED, Better, Standings, standings
+from .comparison import BEST, TIED, Better, Standings, rounded, standings
 from .cost import Cost
 
 FORMAT = "pgm_sync.scoreboard"
@@ -321,7 +321,7 @@ def _arrow(better: Better) -> str:
 
 
 def _marked(estimate: Estimate, status: str) -> str:
-    text = str(estimate).partition(" (n=")[0]
+    text = rounded(estimate)
     return f"**{text}**" if status == BEST else f"≈ {text}" if status == TIED else text
 
 

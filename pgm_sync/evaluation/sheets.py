@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -34,7 +36,7 @@ def method_sheet(
     if len(labels) != n:
         raise ShapeError(f"{len(labels)} seeds for {n} pictures of each method")
     tiles = {name: [picture(image, scale) for image in images] for name, images in pictures.items()}
-    font = ImageFont.load_default(size=13)
+    font = _font(13)
     line = 16
     words = [max(font.getlength(word) for word in name.split() or [""]) for name in tiles]
     widths = [max(row[0].width, round(w) + 1) for row, w in zip(tiles.values(), words, strict=True)]
@@ -58,6 +60,16 @@ def method_sheet(
         draw.text((left - gap, y + height / 2), label, fill=INK, font=font, anchor="rm")
         y += height + gap
     return made
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """One with Greek letters where there is one (names of methods have them): matplotlib's, else Pillow's own."""
+    found = find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.exists():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size=size)
 
 
 def _broken(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:

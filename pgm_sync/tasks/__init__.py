@@ -47,7 +47,7 @@ def load(name: str, **settings: Any) -> Task:
         default = known[key].default
         if isinstance(default, int | float | str) and not isinstance(value, _LIKE.get(type(default), type(default))):
             raise ParameterError(
-                f"{key}={value!r} of the task {name!r} must be a {type(default).__name__}, like its default {default!r}",
+                f"{key}={value!r} of the task {name!r} must be a {type(default).__name__}, as {default!r} is",
                 setting=key,
             )
     return made(**settings)

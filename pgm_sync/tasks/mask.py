@@ -91,7 +91,7 @@ class Mask(Task):
         learned.add_factor("light", self.names, JointGaussian(), maps=colours)
         composed = self.composed(LEARN_FROM, 0)
         data: dict[Name, Tensor] = dict.fromkeys(self.names, composed)
-        ours = {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}}
+        ours = {"": {}, "denoiser's C": {"posterior_covariance": "denoiser"}}
         return Scene(graph, lit(own), self._model.scheduler, fit(learned, data, seed=self.seed), ours)
 
     def _colour(self, name: str) -> Features:

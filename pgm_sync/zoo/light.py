@@ -8,7 +8,7 @@ from torch import Tensor
 from ..denoisers import MixtureDenoiser
 from ..errors import ParameterError
 
-BRIGHTNESS, TINT = 0.35, 0.1  # standard deviations, in units of pictures in [-1, 1]
+BRIGHTNESS, TINT = 0.6, 0.15  # standard deviations, in units of pictures in [-1, 1]
 
 
 def lights(

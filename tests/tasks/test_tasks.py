@@ -20,6 +20,7 @@ from pgm_sync.tasks.run import REFERENCE, compare, join, methods, sample_method,
 SIZE = {  # of every task, small enough for a test
     "wide": {"width": 42},
     "ambiguous": {},
+    "mask": {},
     "motion": {"frames": 56},
 }
 
