@@ -15,6 +15,7 @@ _TASKS = {
     "wide": ("wide", "Wide"),
     "ambiguous": ("ambiguous", "Ambiguous"),
     "mask": ("mask", "Mask"),
+    "texture": ("texture.task", "Texture"),
     "motion": ("motion", "Motion"),
 }
 

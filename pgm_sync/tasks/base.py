@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -76,6 +77,10 @@ class Task(abc.ABC):
     def reference(self) -> Tensor | None:
         """Real results ``(n, *shape)``, where there are any: what to aim for, measured as one more method."""
         return None
+
+    def files(self, content: Tensor, folder: Path) -> list[Path]:
+        """Write results in formats of their own, beside the sheet of pictures; returns the paths. By default none."""
+        return []
 
     def pictures(self, content: Tensor) -> Tensor:
         """Results as pictures, ``(n, 1 or 3, H, W)`` in [0, 1]."""

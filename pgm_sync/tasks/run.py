@@ -214,7 +214,7 @@ def write_run(task: Task, method: str, results: Results, steps: int, folder: str
     }
     for name, content in files.items():
         write_atomically(folder / name, content)
-    return [folder / name for name in files]
+    return [*(folder / name for name in files), *task.files(results.content, folder)]
 
 
 def _record(measure: Measure, results: Results) -> dict[str, float] | str:

@@ -21,6 +21,7 @@ SIZE = {  # of every task, small enough for a test
     "wide": {"width": 42},
     "ambiguous": {},
     "mask": {},
+    "texture": {"views": 4},
     "motion": {"frames": 56},
 }
 
