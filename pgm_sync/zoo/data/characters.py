@@ -44,9 +44,9 @@ def glyphs(
 ) -> tuple[Tensor, Tensor]:  # (n, 1, 32, 32), (n) int64
     """Random characters, bright on dark in [-1, 1], in random order, and their positions in `CHARACTERS`.
 
-    Every one of `characters` (None: all 36) comes equally often, or once more. Half of the digits are written by hand; all else is
-    printed in a random face. The splits share neither a face nor a handwritten digit. Rotation, slant, size,
-    proportions, place and stroke weight are drawn from `generator` (torch's own without one).
+    Every one of `characters` (None: all 36) comes equally often, or once more. Half of the digits are written by hand;
+    all else is printed in a random face. The splits share neither a face nor a handwritten digit. Rotation, slant,
+    size, proportions, place and stroke weight are drawn from `generator` (torch's own without one).
 
     Raises ParameterError on the numbers, SavedFileError where the sheet of characters is damaged.
 
