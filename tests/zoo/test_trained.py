@@ -177,11 +177,7 @@ class _Laws(DenoiserTests):
         return recipe(self.name).draw(count, "test", generator)[0].double()
 
 
-class TestPhotographs(_Laws):
-    name = "photo-unet"
-
-
-class TestGlyphs(_Laws):
+class TestCharacters(_Laws):  # photographs have the same network
     name = "glyph-unet"
     condition = 33
 
