@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def card(recipe: Recipe, folder: Path) -> str:
     losses = [f"| {name} | {' | '.join(f'{e.value:.5f}' for e in row)} |" for name, row in rows.items()]
     weights = folder / "diffusion_pytorch_model.safetensors"
     quality = _motion_quality if len(recipe.shape) == 2 else _picture_quality
-    return CARD.format(
+    text = CARD.format(
         name=recipe.name,
         what=recipe.what,
         shape=f"({', '.join(map(str, recipe.shape))})",
@@ -109,6 +110,17 @@ def card(recipe: Recipe, folder: Path) -> str:
         description=DESCRIPTION,
         **{key: about[key] for key in ("steps", "batch", "minutes")},
     )
+    return wrap(text)
+
+
+def wrap(text: str, width: int = 120) -> str:
+    """Markdown with its paragraphs and items, each one line, broken at `width`; tables stay."""
+    lines = []
+    for line in text.splitlines():
+        indent = "  " if line.startswith("- ") else ""
+        short = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += [line] if line.startswith("|") else short or [""]
+    return "\n".join(lines) + "\n"
 
 
 def _samples(recipe: Recipe, folder: Path, denoiser: TrainedDenoiser, scale: float) -> tuple[Tensor, Tensor]:
@@ -169,15 +181,15 @@ def _brief(e: Estimate) -> str:
 CARD = """\
 # {name}
 
-{what} `pgm_sync.zoo.load("{name}")`, contents of shape {shape}. Written, numbers included, by
+{what} `pgm_sync.zoo.load("{name}")`, contents of shape {shape}. Written, numbers included, by \
 `python -m pgm_sync.zoo.train {name} --minutes M --out DIR --export FOLDER`.
 
 - **Data**: {data}
 - **Licence**: {licence}
 - **Classes**: {classes}; {description} lists them. The next number is the null class.
 - **Network**: diffusers' `{network}`, {parameters:.2f} million parameters, {megabytes:.1f} MB in float16.{squeeze}
-- **Training**: {steps} steps of {batch} contents, about {minutes} minutes of one processor core; v-prediction, cosine
-  schedule of 1,000 steps, AdamW, labels dropped one time in ten, averaged weights.
+- **Training**: {steps} steps of {batch} contents, about {minutes} minutes of one processor core; v-prediction, cosine \
+schedule of 1,000 steps, AdamW, labels dropped one time in ten, averaged weights.
 
 ## Quality
 

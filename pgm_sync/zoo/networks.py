@@ -21,6 +21,8 @@ class Squeezed(nn.Module):
         self.network, self.factor = network, factor
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor) -> SimpleNamespace:
+        if not len(sample):
+            return SimpleNamespace(sample=sample)  # an empty batch, which pixel_unshuffle does not take
         squeezed = pixel_unshuffle(sample, self.factor).contiguous(memory_format=torch.channels_last)
         output = self.network(squeezed, timestep, class_labels=class_labels, return_dict=False)[0]
         return SimpleNamespace(sample=pixel_shuffle(output, self.factor))

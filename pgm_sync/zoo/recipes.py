@@ -125,8 +125,8 @@ def _glyph() -> Recipe:
         "scikit-learn's handwritten digits (360 held out), with random slant, size, place and stroke weight.",
         licence="Apache-2.0, like the package. The faces allow it (licences of DejaVu and STIX, `GLYPHS.md`); the "
         "handwritten digits are by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0.",
-        limits="Held-out faces are new styles and not only new pictures, so the held-out loss is above that of the "
-        "train split. O and 0, I and 1 look alike in some faces.",
+        limits="Printed and written digits are one class, so a sample of it may be either, or between. O and 0 look "
+        "alike in some faces. The held-out faces resemble some of the others.",
         squeeze=2,
         batch=32,
     )

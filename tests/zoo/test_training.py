@@ -71,16 +71,16 @@ def test_what_is_exported_loads_and_has_a_card(small, tmp_path, name, capsys):
         torch.testing.assert_close(loaded[key], value, atol=1e-3, rtol=1e-3)  # float16
     card = (folder / "card.md").read_text()
     assert f"# {name}\n" in card
-    assert "1 steps of 4 contents" in card
+    assert "1 steps of 4 contents" in " ".join(card.split())
     assert "{" not in card
     assert card in capsys.readouterr().out
 
 
 def test_training_lowers_the_held_out_loss(small, monkeypatch):
     monkeypatch.setattr(train, "WARMUP", 1)
-    trainer = train.Trainer(dataclasses.replace(recipe("motion-unet"), rate=1e-2, batch=16))
+    trainer = train.Trainer(dataclasses.replace(recipe("motion-unet"), rate=1e-2, batch=8))
     before = trainer.held_out_loss()
-    for _ in range(40):
+    for _ in range(70):
         trainer.advance()
     assert trainer.held_out_loss() < 0.7 * before
 
