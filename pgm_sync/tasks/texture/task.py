@@ -155,7 +155,7 @@ class Texture(Task):
     def files(self, content: Tensor, folder: Path) -> list[Path]:
         """The first result as OBJ and GLB, and a turntable as GIF."""
         texture = self.textures(content[:1])[0]
-        paths = [path for name in ("texture.obj", "texture.glb")
+        paths = [path for name in ("mesh.obj", "mesh.glb")
                  for path in save_textured(self.surface, texture, folder / name)]  # fmt: skip
         frames = turntable(self.surface, texture, frames=24, resolution=(160, 160))
         return [*paths, save_turntable(frames, folder / "turntable.gif")]
