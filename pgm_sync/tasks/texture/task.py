@@ -65,7 +65,8 @@ class Texture(Task):
     @cached_property
     def atlas(self) -> Atlas:
         """Which texel every pixel shows."""
-        return make_atlas(self.surface, ring_cameras(self.surface, self.views, resolution=self._model.shape[-2:]))
+        height, width = self._model.shape[-2:]
+        return make_atlas(self.surface, ring_cameras(self.surface, self.views, resolution=(height, width)))
 
     @cached_property
     def _model(self) -> Model:
@@ -132,11 +133,11 @@ class Texture(Task):
         graph = self._scene.graph
         for name in graph.trajectories:
             maps[name] = graph.maps(f"see {name}")[1]
-        shown = {name: results.samples[name] for name in maps} if results.samples else None
-        if shown is None:  # real textures: every view shows the same
+        shown: dict[Name, Tensor] = {name: results.samples[name] for name in maps if results.samples}
+        if not shown:  # real textures: every view shows the same
             full = results.content.new_zeros(len(results.content), 3, self.atlas.count)
             full[..., : results.content.shape[-1]] = results.content
-            shown = dict(view_samples(self.atlas, full))
+            shown.update(view_samples(self.atlas, full))
         return view_disagreement(shown, maps)
 
     def pictures(self, content: Tensor) -> Tensor:
