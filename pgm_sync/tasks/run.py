@@ -156,21 +156,23 @@ def compare(
     for name in names:
         if name == REFERENCE:
             continue
-        runs: list[tuple[str, dict[str, Any]]] = [(name, {})]
-        if name in tuned:
+        if not _complete(found, name):
+            _run(found, name, name, num_samples, num_inference_steps, seed, batch, {}, progress)
+        if name in tuned and not _complete(found, name + TUNED):
             tuning = _tune(task, name, num_inference_steps, seed + num_samples, validation, progress)
             found.tunings[name] = tuning
-            if tuning is not None:
-                runs.append((name + TUNED, dict(tuning.best.options)))
-        for label, options in runs:
-            if all((task.name, label, measure.name) in board for measure in task.measures()):
-                continue
-            _run(found, label, name, num_samples, num_inference_steps, seed, batch, options, progress)
+            options = dict(tuning.best.options)
+            _run(found, name + TUNED, name, num_samples, num_inference_steps, seed, batch, options, progress)
     real = task.reference()
     if real is not None and (chosen is None or REFERENCE in names):
         found.contents[REFERENCE] = real[:SHOWN]
         _measure(found, REFERENCE, Results(real, {}, range(len(real))), None)
     return found
+
+
+def _complete(found: Comparison, label: str) -> bool:
+    """Whether the board has all numbers of a method."""
+    return all((found.task.name, label, measure.name) in found.board for measure in found.task.measures())
 
 
 def _run(
@@ -250,7 +252,7 @@ def _measure(found: Comparison, label: str, results: Results, cost: Cost | None,
 
 
 def _tune(task: Task, method: str, steps: int, seed: int, count: int, progress: bool) -> Any:
-    """The strength of a published method by the task's main measure; None where none gives a finite value."""
+    """Strengths of a published method, judged by the task's main measure."""
     scene, main = task.scene(), task.measures()[0]
     seeds = list(range(seed, seed + count))
 
