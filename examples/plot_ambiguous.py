@@ -19,8 +19,8 @@ pairs = [("M", "W"), ("N", "Z"), ("6", "9"), ("U", "C")]
 print(tasks.load("ambiguous", prompts=pairs[0]).scene().graph)
 
 # %%
-# Four pictures of each pair, above, and the same turned, below. Some are read as intended by a classifier; N and Z need a
-# quarter turn, which ``views=("quarter turn",)`` gives.
+# Four pictures of each pair, above, and the same turned, below. N and Z, U and C need a quarter turn, which
+# ``views=("quarter turn",)`` gives. A classifier says which are read as intended.
 
 figure, axes = plt.subplots(2, 16, figsize=(11, 1.6), layout="constrained")
 read = {}
