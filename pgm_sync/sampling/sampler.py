@@ -418,7 +418,9 @@ def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
     for name in conditions:
         if name not in graph.trajectories:
             raise UnknownNameError(
-                f"a condition for {name!r}, which is no trajectory of the graph", name=name
+                f"a condition for {name!r}, which is no trajectory of the graph; arguments of a network go under the "
+                "name of each trajectory: {trajectory: {argument: value}}",
+                name=name,
             )
     return {name: conditions.get(name) for name in graph.trajectories}
 

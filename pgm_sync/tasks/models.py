@@ -122,6 +122,7 @@ def from_pipeline(pipe: Any, guidance: float = 7.5, name: str = "pipeline") -> M
     size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
     own = DiffusersDenoiser(pipe.unet, (channels, size, size), pipe.scheduler.config.prediction_type)
 
+    @torch.no_grad()
     def embed(prompts: Sequence[str]) -> dict[str, Tensor]:
         text, _ = pipe.encode_prompt(list(prompts), pipe.device, 1, False)
         return {"encoder_hidden_states": text}

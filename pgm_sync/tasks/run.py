@@ -27,6 +27,7 @@ OURS = "learned"
 REFERENCE = "real"  # the row of real results, where a task has them
 TUNED = " (tuned)"  # of a published method whose options were chosen on validation seeds
 SHOWN = 6
+WIDTH = 96  # of a picture in a sheet, in pixels, at least roughly
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Comparison:
 
     def sheet(self) -> Any:
         """A picture: a row per seed, a column per method."""
-        return method_sheet({name: self.task.pictures(x) for name, x in self.contents.items()})
+        return _sheet({name: self.task.pictures(x) for name, x in self.contents.items()})
 
     def write(self, folder: str | Path) -> list[Path]:
         """The sheet of pictures, and what was tuned and what diverged, as text; returns the paths."""
@@ -210,13 +211,19 @@ def write_run(task: Task, method: str, results: Results, steps: int, folder: str
         "versions": versions(),
     }
     files = {
-        f"{task.name}.png": png(method_sheet({method: task.pictures(results.content)})),
+        f"{task.name}.png": png(_sheet({method: task.pictures(results.content)})),
         "samples.safetensors": save(tensors),
         "run.json": json.dumps(record, indent=1, default=str).encode(),
     }
     for name, content in files.items():
         write_atomically(folder / name, content)
     return [*(folder / name for name in files), *task.files(results.content, folder)]
+
+
+def _sheet(pictures: dict[str, Tensor]) -> Any:
+    """Small pictures are enlarged, pixel by pixel."""
+    narrowest = min(shown.shape[-1] for shown in pictures.values())
+    return method_sheet(pictures, scale=max(1, round(WIDTH / narrowest)))
 
 
 def _record(measure: Measure, results: Results) -> dict[str, float] | str:

@@ -197,3 +197,20 @@ def test_the_figure_of_ranks():
     import matplotlib.pyplot as plt
 
     plt.close(ax.figure)
+
+
+def test_aims_are_shown_and_take_no_part(tmp_path):
+    board = Scoreboard(tmp_path / "cells.json", aims=["real"])
+    values = torch.linspace(0, 1, 30, dtype=torch.float64)
+    for method, gap in (("a", 0.1), ("b", 0.2), ("real", 0.0)):
+        board.add("wide", method, "error", mean(values + gap), "lower")
+    again = Scoreboard(tmp_path / "cells.json")
+    assert again.aims == ["real"]
+    assert again.ranks() == {"wide": {"a": 1, "b": 2}}
+    assert [row.method for row in again.standings("wide")] == ["a", "b"]
+    text = again.to_markdown()
+    assert "| *real* | .50" in text
+    assert text.count("real") == 1
+    lines = {line.split(",")[1]: line for line in again.to_csv().splitlines()[1:]}
+    assert ",aim," in lines["real"]
+    assert ",best," in lines["a"]

@@ -1,0 +1,109 @@
+"""Models by name: embedded ones, and a Stable Diffusion pipeline with random weights."""
+
+from __future__ import annotations
+
+import math
+
+import diffusers
+import pytest
+import torch
+
+import pgm_sync as ps
+from pgm_sync import zoo
+from pgm_sync.errors import ParameterError, UnknownNameError, UnsupportedError
+from pgm_sync.tasks.models import even_scheduler, from_pipeline, load_model
+
+
+def test_prompts_of_an_embedded_denoiser_are_its_classes():
+    model = load_model("photo-patches")
+    assert model.condition(["flower", "china"]).tolist() == [1, 0]
+    assert model.condition([None, None]) is None
+    with pytest.raises(UnknownNameError, match="photo-patches knows no 'mars'; its classes are 'china'"):
+        model.condition(["mars"])
+    x = torch.zeros(1, 3, 24, 24)
+    assert model.decode(x) is x
+
+
+def test_names_that_lead_nowhere():
+    with pytest.raises(UnknownNameError, match="'patches' is no embedded denoiser .* and no checkpoint"):
+        load_model("patches")
+    with pytest.raises(UnsupportedError, match="closed form"):
+        load_model("photo-patches", guidance=2)
+    with pytest.raises(UnsupportedError, match="DDPMPipeline is not of Stable Diffusion's kind"):
+        from_pipeline(diffusers.DDPMPipeline(None, diffusers.DDPMScheduler()))
+
+
+def test_steps_are_even_in_the_logarithm_of_the_ratio():
+    scheduler = even_scheduler(-9, 10)
+    scheduler.set_timesteps(20)
+    kept = scheduler.alphas_cumprod.double()[scheduler.timesteps]
+    log_snr = torch.logit(kept)
+    assert log_snr[0].item() == pytest.approx(-9, abs=1e-3)
+    assert torch.allclose(log_snr.diff(), torch.full((19,), 0.95, dtype=torch.float64), atol=0.01)
+    with pytest.raises(ParameterError, match="low=3 must lie below"):
+        even_scheduler(3, 1)
+
+
+def test_the_spread_of_mean_colours_survives_few_steps():
+    """Which is decided at a signal-to-noise ratio of 1 / (pixels * variance); against exact draws, n = 400."""
+    model, n = load_model("photo-patches"), 400
+    graph = ps.FactorGraph()
+    graph.add_trajectory("x", model.shape)
+
+    def spread(x):
+        return x.mean((1, 2, 3)).std().item()
+
+    made = ps.sample(graph, model.denoiser, model.scheduler, 20, n, progress=False).samples["x"]
+    exact = zoo.load("photo-patches").sample(2000, generator=torch.Generator().manual_seed(0))
+    error = spread(exact) / math.sqrt(2 * n)
+    assert spread(made) == pytest.approx(spread(exact), abs=4 * error)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    """Stable Diffusion with random weights and a tokenizer of single characters."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=[], model_max_length=77)
+    torch.manual_seed(0)
+    config = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
+    )  # fmt: skip
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,
+        attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=[4, 4], down_block_types=["DownEncoderBlock2D"] * 2, norm_num_groups=2,
+        up_block_types=["UpDecoderBlock2D"] * 2, latent_channels=4,
+    )  # fmt: skip
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)
+    made = diffusers.StableDiffusionPipeline(
+        vae.eval(), CLIPTextModel(config).eval(), tokenizer, unet.eval(), scheduler, None, None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_a_pipeline_as_a_model_samples_what_the_pipeline_does(pipe):
+    model = from_pipeline(pipe, guidance=3.0)
+    assert (model.shape, model.scale) == ((4, 8, 8), 2)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompts = ["a house", "two trees"]
+    stock = pipe(prompts, latents=noise, num_inference_steps=3, guidance_scale=3.0, output_type="latent").images
+    graph = ps.FactorGraph()
+    graph.add_trajectory("x", model.shape)
+    made = ps.sample(
+        graph, model.denoiser, model.scheduler, 3, 2, conditions={"x": model.condition(prompts)}, progress=False,
+        initial_noise={"x": noise},
+    ).samples["x"]  # fmt: skip
+    assert torch.allclose(made, stock, atol=1e-4 * stock.abs().max())
+    pictures = model.decode(made)
+    assert pictures.shape == (2, 3, 16, 16)
+    assert model.encode(pictures).shape == (2, 4, 8, 8)
