@@ -24,7 +24,7 @@ def names() -> list[str]:
     """The tasks that `load` knows.
 
     >>> names()
-    ["wide", "ambiguous", "mask", "motion"]
+    ['wide', 'ambiguous', 'mask', 'texture', 'motion']
     """
     return list(_TASKS)
 
