@@ -78,9 +78,12 @@ def test_what_is_exported_loads_and_has_a_card(small, tmp_path, name, capsys):
 
 def test_training_lowers_the_held_out_loss(small, monkeypatch):
     monkeypatch.setattr(train, "WARMUP", 1)
-    trainer = train.Trainer(dataclasses.replace(recipe("motion-unet"), rate=1e-2, batch=8))
+    monkeypatch.setattr(train, "HELD_OUT", 32)
+    r = recipe("motion-unet")
+    wider = {**r.config, "block_out_channels": (16, 16, 16)}
+    trainer = train.Trainer(dataclasses.replace(r, config=wider, rate=1e-2, batch=16))
     before = trainer.held_out_loss()
-    for _ in range(70):
+    for _ in range(40):
         trainer.advance()
     assert trainer.held_out_loss() < 0.7 * before
 
