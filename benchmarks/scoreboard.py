@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from _table import main  # first: it pins the threads
+from _table import RESULTS, main  # first: it pins the threads
 
 from pathlib import Path
 
 from pgm_sync import tasks
-from pgm_sync.evaluation import Scoreboard
+from pgm_sync.evaluation import Scoreboard, draw_ranks
 from pgm_sync.tasks.run import compare
 
 CELLS = Path(__file__).resolve().parents[1] / "build" / "scoreboard"  # an interrupted run goes on from here
+PICTURES = RESULTS.parent / "_static"
 SAMPLES, STEPS, VALIDATION = 200, 25, 48
+SHEET = ["learned", "independent", "multidiffusion", "syncsde-implicit", "real"]  # columns of the pictures
 
 
 def build(quick: bool) -> str:
@@ -19,16 +21,20 @@ def build(quick: bool) -> str:
     board = Scoreboard(None if quick else CELLS / "cells.json")
     parts = [
         f"{samples} joint samples per cell, {steps} steps, seed 0; strengths of SyncSDE tuned on {validation} other\n"
-        "seeds by the main measure, the first column. 95 % intervals."
+        "seeds by the main measure, the first column. 95 % intervals.\n"
     ]
     for name in tasks.names():
         task = tasks.load(name)
         found = compare(task, None, samples, steps, validation=validation, board=board)
-        if not quick and len(found.contents) > 1:  # what was on the board already has no pictures
-            found.write(CELLS)
         parts += [f"{name}, {m.name}: {m.what}." for m in task.measures()]
         parts += [f"{name}, {method} diverged: {why}" for method, why in found.diverged.items()]
-    return "\n".join([*parts, "", board.to_markdown()])
+        if not quick:
+            found.write(CELLS)
+            shown = compare(task, SHEET, 6, steps, tuned=(), progress=False)
+            shown.sheet().save(PICTURES / f"scoreboard_{name}.png")
+    if not quick:
+        draw_ranks(board, highlight="learned").figure.savefig(PICTURES / "scoreboard_ranks.png", dpi=110)
+    return "\n".join([*parts, "", board.to_markdown().rstrip()])
 
 
 if __name__ == "__main__":

@@ -217,3 +217,33 @@ def test_a_long_video_of_a_model_that_compresses_time():
         num_frames=9, height=16, width=16, generator=torch.Generator().manual_seed(4), output_type="pt", **call
     ).frames[0]
     assert torch.allclose(found / 2 + 0.5, stock, atol=1e-5)
+
+
+def test_a_texture_by_a_depth_controlnet():
+    """Views of a ball; those that show one texel agree on its latent, and the texture has been seen in the views."""
+    tx = pytest.importorskip("pgm_sync.tasks.texture")
+    recipe_ = recipe("texture")
+    trimesh = pytest.importorskip("trimesh")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(sample_size=12, in_channels=4, out_channels=4, **UNET)
+    control = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4))
+    for parameter in control.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    scheduler = diffusers.UniPCMultistepScheduler()
+    pipe = quiet(
+        diffusers.StableDiffusionControlNetPipeline(
+            autoencoder(), None, None, unet.eval(), control.eval(), scheduler, None, None,
+            requires_safety_checker=False,
+        )
+    )  # fmt: skip
+    surface = tx.load_surface(trimesh.creation.icosphere(2))
+    cameras = tx.ring_cameras(surface, 3, resolution=(12, 12))
+    depths = recipe_.depth_images(surface, cameras, 2)
+    assert depths.shape == (3, 3, 24, 24)
+    assert (depths.amin(), depths.amax()) == (0, 1)
+    texture, views = recipe_.paint(pipe, surface, cameras, 32, num_inference_steps=2, **embeds(3))
+    assert texture.shape == (3, 32, 32)
+    assert list(views) == ["view 0", "view 1", "view 2"]
+    assert all(view.shape == (3, 24, 24) for view in views.values())
+    assert texture.std() > 0
+    assert recipe_._sides(4) == ["front", "side", "back", "side"]

@@ -25,7 +25,7 @@ def draw_ranks(board: Scoreboard, highlight: str | None = None, ax: Axes | None 
     Raises MissingPackageError without matplotlib, ShapeError on an empty board.
     """
     plt = pyplot()
-    tasks, methods = board.tasks(), board.methods()
+    tasks, methods = board.tasks(), [name for name in board.methods() if name not in board.aims]
     if not tasks:
         raise ShapeError("a scoreboard without cells has no ranks to draw")
     table = {task: board.standings(task) for task in tasks}

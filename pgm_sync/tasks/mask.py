@@ -26,6 +26,7 @@ from .models import Model, load_model
 SIDE = 24
 LEARN_FROM = 2000  # composed pictures
 HELD_OUT = 500
+ROOM = 1.8  # largest value that is told from others in pictures
 SOFT = 0.75  # pixels over which a region fades into the background
 
 
@@ -128,6 +129,10 @@ class Mask(Task):
 
     def reference(self) -> Tensor:
         return self._heldout[1]
+
+    def pictures(self, content: Tensor) -> Tensor:
+        """Darker and paler than they are, with room for bright lights."""
+        return super().pictures(content / ROOM)
 
     def measures(self) -> list[Measure]:
         real = self._heldout[0]
