@@ -19,7 +19,7 @@ OPTIONS = {  # of the demo
     "height": "of the pictures, in pixels (default: 24)",
     "stride": "pixels between windows (default: three quarters of a window)",
     "modes": "cosine modes per window and channel that are coupled (default: 4)",
-    "steps": "denoising steps (default: 60)",
+    "steps": "denoising steps (default: 30)",
     "samples": "pictures per method (default: 128)",
     "seed": "of everything random (default: 0)",
     "device": "torch device (default: cpu)",

@@ -28,6 +28,7 @@ from ..maps import DCT, Crop
 from ..metrics import Estimate, energy_distance, far_correlation, seam_discontinuity
 from ..sampling import sample
 from ..zoo import wide_crops
+from .models import even_scheduler
 from .run import versions
 
 TITLES = {
@@ -57,7 +58,7 @@ class WideConfig:
     stride: int | None = None  # three quarters of a window; with wrap, the next smaller divisor of the width
     modes: int = 4  # cosine modes per window and channel that are coupled
     neighbours: str = "all"  # which windows are coupled, "adjacent" or "all"
-    steps: int = 60
+    steps: int = 30
     num_samples: int = 128
     crops: int = 2000  # photograph crops to learn from, and as many held-out ones to compare with
     seed: int = 0
@@ -266,7 +267,7 @@ def run(
         result = sample(
             graph,
             denoiser,
-            _scheduler(),
+            even_scheduler(),
             num_inference_steps=config.steps,
             num_samples=config.num_samples,
             seed=config.seed,
@@ -284,12 +285,6 @@ def run(
     made.metrics = measure(made.pictures, fitted, config.wrap)
     tell("report", made)
     return made
-
-
-def _scheduler() -> Any:
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False, timestep_spacing="trailing")
 
 
 def _apart(graph: FactorGraph) -> FactorGraph:
