@@ -16,6 +16,8 @@ from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..metrics import Estimate
 
+DRAWS = 400  # bootstrap replicates that a measure keeps, so that methods are compared pair by pair
+
 
 class Measure(NamedTuple):
     """One number about results, and which way is better: "lower", "higher", or close to a number."""

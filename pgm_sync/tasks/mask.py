@@ -20,7 +20,7 @@ from ..learning import fit
 from ..maps import Features
 from ..potentials import Equality, JointGaussian
 from ..zoo.light import lights, lit
-from .base import Measure, Results, Scene, Task
+from .base import DRAWS, Measure, Results, Scene, Task
 from .models import Model, load_model
 
 SIDE = 24
@@ -139,7 +139,7 @@ class Mask(Task):
         return [
             Measure(
                 "energy distance", "of pictures to other photograph crops composed in one light; 0: the same", "lower",
-                lambda r: energy_distance(r.content, real),
+                lambda r: energy_distance(r.content, real, draws=DRAWS),
             ),
             Measure(
                 "light mismatch", "root mean square difference of brightness, beyond that of the classes, between "

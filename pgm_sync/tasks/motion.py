@@ -15,7 +15,7 @@ from ..graph.factor_graph import Name
 from ..learning import fit
 from ..learning.learned_features import pca_features
 from ..zoo.data.motion import FRAMES, SCALE, energy, motions, physics_residual
-from .base import Measure, Scene, Task
+from .base import DRAWS, Measure, Scene, Task
 from .models import Model, load_model
 
 LEARN_FROM = 2000  # simulated long motions
@@ -79,7 +79,7 @@ class Motion(Task):
         return [
             Measure(
                 "energy distance", "of whole motions to simulated ones; 0: the same distribution", "lower",
-                lambda r: energy_distance(r.content, real),
+                lambda r: energy_distance(r.content, real, draws=DRAWS),
             ),
             Measure(
                 "physics residual", "root mean square violation of the equations of motion, in units of windows",

@@ -14,7 +14,7 @@ from ..evaluation import energy_distance, far_correlation, off_grid_windows, sea
 from ..graph import FactorGraph, wide_canvas
 from ..learning import fit
 from ..maps import DCT
-from .base import Measure, Results, Scene, Task
+from .base import DRAWS, Measure, Results, Scene, Task
 from .models import load_model
 
 CROPS = 2000  # photograph crops to learn from
@@ -85,11 +85,12 @@ class Wide(Task):
         return [
             Measure(
                 "energy distance", "of whole pictures to held-out photographs; 0: the same distribution",
-                "lower", lambda r: energy_distance(r.content, real),
+                "lower", lambda r: energy_distance(r.content, real, draws=DRAWS),
             ),
             Measure(
                 "off-grid windows", "energy distance of windows half way between those that were denoised",
-                "lower", lambda r: energy_distance(self._between(r), self._between(Results(real, {}, []))),
+                "lower",
+                lambda r: energy_distance(self._between(r), self._between(Results(real, {}, [])), draws=DRAWS),
             ),
             Measure(
                 "seams", "mean step across the middle of overlaps over that elsewhere; 1: seamless",

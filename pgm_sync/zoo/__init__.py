@@ -59,16 +59,15 @@ def names() -> list[str]:
 def load(name: str) -> Denoiser:
     """An embedded denoiser, of contents in [-1, 1] (of motion: about as large).
 
-    ==============  ==============  ================================================  ===================
-    name            shape           what                                              condition
-    ==============  ==============  ================================================  ===================
-    photo-patches   (3, 24, 24)     Gaussian mixture, exact                           `PHOTOGRAPHS`
-    photo-kernel    (3, 24, 24)     kernel density of 2,100 crops, standard           `PHOTOGRAPHS`
-                                    deviation 0.03: sharper, slower, knows only those
-    photo-unet      (3, 32, 32)     network, of photographs and textures              `PICTURES`
-    glyph-unet      (1, 32, 32)     network, of digits and capital letters            their characters
-    motion-unet     (4, 32)         network, of windows of a double pendulum          its styles
-    ==============  ==============  ================================================  ===================
+    ==============  ============  =============================================  ================
+    name            shape         what                                           condition
+    ==============  ============  =============================================  ================
+    photo-patches   (3, 24, 24)   Gaussian mixture, exact                        `PHOTOGRAPHS`
+    photo-kernel    (3, 24, 24)   kernel density of 2,100 crops, sharper         `PHOTOGRAPHS`
+    photo-unet      (3, 32, 32)   network, of photographs and textures           `PICTURES`
+    glyph-unet      (1, 32, 32)   network, of digits and capital letters         characters
+    motion-unet     (4, 32)       network, of windows of a double pendulum       styles
+    ==============  ============  =============================================  ================
 
     A condition is a position in ``classes(name)``, or None for all of them. The networks (`TrainedDenoiser`) run in
     float32 on the CPU until told otherwise (``load(name).model.to(device)``), and take ``GuidedDenoiser``'s guidance.

@@ -16,7 +16,7 @@ from ...graph.factor_graph import Name
 from ...learning import fit
 from ...maps import DCT, LinearMap
 from ...metrics import Measurement
-from ..base import Measure, Results, Scene, Task
+from ..base import DRAWS, Measure, Results, Scene, Task
 from ..models import Model, load_model
 from .atlas import Atlas, make_atlas
 from .cameras import ring_cameras
@@ -107,7 +107,7 @@ class Texture(Task):
         return [
             Measure(
                 "energy distance", "of textures to held-out simulated ones; 0: the same distribution", "lower",
-                lambda r: energy_distance(r.content, real),
+                lambda r: energy_distance(r.content, real, draws=DRAWS),
             ),
             Measure(
                 "back and front", "correlation of the mean brightness of opposite views; of simulated textures as in "
