@@ -15,6 +15,7 @@ _TASKS = {
     "wide": ("wide", "Wide"),
     "ambiguous": ("ambiguous", "Ambiguous"),
     "mask": ("mask", "Mask"),
+    "edit": ("edit", "Edit"),
     "texture": ("texture.task", "Texture"),
     "motion": ("motion", "Motion"),
 }
@@ -24,7 +25,7 @@ def names() -> list[str]:
     """The tasks that `load` knows.
 
     >>> names()
-    ['wide', 'ambiguous', 'mask', 'texture', 'motion']
+    ['wide', 'ambiguous', 'mask', 'edit', 'texture', 'motion']
     """
     return list(_TASKS)
 

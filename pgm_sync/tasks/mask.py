@@ -54,14 +54,19 @@ class Mask(Task):
             raise ParameterError(f"prompts={self.prompts!r}: one of the background and one to four of regions")
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """The classes of a finished picture, the background's first."""
+        return self.prompts
+
+    @property
     def names(self) -> list[str]:
         """Of the trajectories, the background first."""
-        return ["background", *(f"region {k}" for k in range(1, len(self.prompts)))]
+        return ["background", *(f"region {k}" for k in range(1, len(self.shown)))]
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """How much every trajectory counts at every pixel, ``(24, 24)``; they sum to one."""
-        count = len(self.prompts) - 1
+        count = len(self.shown) - 1
         y, x = (torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2 for _ in range(2))
         radius = min(7.0, 0.42 * SIDE / count)
         found = {}
@@ -80,6 +85,9 @@ class Mask(Task):
 
     @cached_property
     def _scene(self) -> Scene:
+        return self._built()
+
+    def _built(self) -> Scene:
         own = self._model.denoiser
         assert isinstance(own, MixtureDenoiser)
         shape, graph, learned = own.shape, FactorGraph(), FactorGraph()
@@ -102,7 +110,7 @@ class Mask(Task):
         return Features.orthonormalise(torch.block_diag(row[None], row[None], row[None]).reshape(3, 3, SIDE, SIDE))
 
     def conditions(self, seeds: Sequence[int]) -> dict[Name, Any]:
-        given = zip(self.names, self.prompts, strict=True)
+        given = zip(self.names, self.shown, strict=True)
         return {name: self._model.condition([prompt] * len(seeds)) for name, prompt in given}
 
     def content(self, samples: Mapping[Name, Tensor]) -> Tensor:
@@ -118,7 +126,7 @@ class Mask(Task):
         generator = torch.Generator().manual_seed(1000 * self.seed + k)
         light = lights(n, generator=generator)
         total = torch.zeros(n, 3, SIDE, SIDE)
-        for mask, prompt in zip(self.masks.values(), self.prompts, strict=True):
+        for mask, prompt in zip(self.masks.values(), self.shown, strict=True):
             crops = zoo.wide_crops((3, SIDE, SIDE), n, "train", generator=generator, pictures=(prompt,))
             total += mask.float() * crops
         return total + light
@@ -162,7 +170,7 @@ class Mask(Task):
         return torch.einsum("nchw,mhw->nm", pictures, inside) / (3 * inside.sum((1, 2)))
 
     def _probability(self, results: Results) -> Tensor:  # (n)
-        wanted = [self._classes.index(prompt) for prompt in self.prompts]
+        wanted = [self._classes.index(prompt) for prompt in self.shown]
         found = [
             torch.from_numpy(classifier.predict_proba(self._pixels(results.content, name)))[:, k]
             for (name, classifier), k in zip(self._classifiers.items(), wanted, strict=True)

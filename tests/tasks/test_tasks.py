@@ -21,6 +21,7 @@ SIZE = {  # of every task, small enough for a test
     "wide": {"width": 42},
     "ambiguous": {},
     "mask": {},
+    "edit": {},
     "texture": {"views": 4},
     "motion": {"frames": 56},
 }
@@ -166,3 +167,19 @@ def test_sizes_of_all_tasks_are_here():
 def test_bad_settings_on_the_command_line(text, capsys):
     assert cli.main(["run", "wide", "--set", text]) == cli.BAD_INPUT
     assert "pgm-sync: " in capsys.readouterr().err
+
+
+def test_an_edit_leaves_the_background_alone_and_follows_the_new_prompt():
+    edit = tasks.load("edit")
+    results = sample_method(edit, "learned", 12, 12, progress=False)
+    inside = edit.masks["background"] > 0.99
+    sources = edit.sources(range(12))
+    assert torch.allclose(results.content[:, :, inside], sources[:, :, inside], atol=1e-4)
+    assert (results.content - sources)[:, :, edit.masks["region 1"] > 0.99].abs().mean() > 0.1
+    assert torch.equal(edit.sources([3]), sources[3:4])  # of its seed alone
+    real = Results(edit.composed(12, 5), {}, [])
+    prompts = next(m for m in edit.measures() if m.name == "prompts")
+    assert prompts.of(results).value > prompts.of(Results(sources, {}, [])).value
+    assert prompts.of(real).value > prompts.of(Results(sources, {}, [])).value
+    with pytest.raises(ParameterError, match="what it becomes"):
+        tasks.load("edit", prompts=("china", "flower"))

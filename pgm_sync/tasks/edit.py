@@ -1,0 +1,115 @@
+"""A real picture of which one region becomes something else, in the light of the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import zoo
+from ..denoisers import Denoiser
+from ..denoisers.base import DenoisedPosterior
+from ..errors import ParameterError, ShapeError
+from ..evaluation import psnr
+from ..graph.factor_graph import Name
+from ..levels import NoiseLevel
+from ..maps import LinearMap
+from ..metrics import Estimate
+from ..zoo.light import lights
+from .base import Measure, Results, Scene
+from .mask import SIDE, Mask
+
+CERTAIN = 1e-6  # variance of a content that is known
+
+
+class KnownDenoiser(Denoiser):
+    """Of a content that is known: it is the condition, ``(*batch, *shape)``, whatever the noisy state looks like."""
+
+    has_covariance = True
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = tuple(shape)
+
+    def denoise(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
+        """The condition. Raises ShapeError where it is missing or of another shape."""
+        if not isinstance(condition, Tensor) or condition.shape != noisy.shape:
+            got = tuple(condition.shape) if isinstance(condition, Tensor) else condition
+            raise ShapeError(f"the condition is the known content, of shape {tuple(noisy.shape)}, got {got}")
+        return condition.to(noisy)
+
+    def posterior(
+        self, noisy: Tensor, level: NoiseLevel, condition: Any = None, features: LinearMap | None = None
+    ) -> DenoisedPosterior:
+        """The condition, and next to no variance."""
+        size = torch.Size(self.shape).numel() if features is None else features.out_size
+        batch = noisy.shape[: noisy.ndim - len(self.shape)]
+        covariance = CERTAIN * torch.eye(size, dtype=noisy.dtype, device=noisy.device)
+        return DenoisedPosterior(self.denoise(noisy, level, condition), covariance.expand(*batch, size, size))
+
+
+@dataclass
+class Edit(Mask):
+    """The first two of `prompts` are in the picture, background and region; the region is to become the third.
+
+    Every joint sample has a picture of its own, photograph crops composed in one light, and its background is known
+    (`KnownDenoiser`). What ties the region to it is learned as in `Mask`, from pictures of the background's class with
+    regions of the new one: the new region stands in the light of the old picture, and the rest is left alone.
+
+    Raises ParameterError, UnknownNameError.
+    """
+
+    name: ClassVar[str] = "edit"
+    title: ClassVar[str] = "A region becomes something else"
+    prompts: tuple[str, ...] = ("china", "flower", "coffee")
+
+    def __post_init__(self) -> None:
+        if len(self.prompts) != 3:
+            raise ParameterError(f"prompts={self.prompts!r}: the background, what the region is, and what it becomes")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The background, and what the region becomes."""
+        return self.prompts[0], self.prompts[2]
+
+    @cached_property
+    def _scene(self) -> Scene:
+        scene = self._built()
+        known, own = KnownDenoiser(self._model.shape), scene.denoisers
+        scene.denoisers = {"background": known, "region 1": own}  # type: ignore[dict-item]
+        scene.options = {"": {"posterior_covariance": "denoiser"}}
+        return scene
+
+    def sources(self, seeds: Sequence[int]) -> Tensor:
+        """The pictures to be edited, ``(n, 3, 24, 24)``, one for each seed."""
+        found = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + seed)
+            total = lights(1, generator=generator).expand(1, 3, SIDE, SIDE)
+            for mask, prompt in zip(self.masks.values(), self.prompts[:2], strict=True):
+                crop = zoo.wide_crops((3, SIDE, SIDE), 1, "train", generator=generator, pictures=(prompt,))
+                total = total + mask.float() * crop
+            found.append(total)
+        return torch.cat(found)
+
+    def conditions(self, seeds: Sequence[int]) -> dict[Name, Any]:
+        return {
+            "background": self.sources(seeds),
+            "region 1": self._model.condition([self.prompts[2]] * len(seeds)),
+        }
+
+    def measures(self) -> list[Measure]:
+        inherited = super().measures()
+        kept = Measure(
+            "background", "PSNR of what should stay, dB, at most 100", "higher", self._kept
+        )
+        return [*inherited, kept]
+
+    def _kept(self, results: Results) -> Estimate:
+        if not results.samples:  # real pictures are edits of none
+            return Estimate(math.nan, math.nan, math.nan, 0)
+        return psnr(results.content, self.sources(results.seeds), self.masks["background"] > 0.99)
