@@ -16,7 +16,7 @@ from pgm_sync import tasks
 from pgm_sync.tasks.run import sample_method
 
 pairs = [("M", "W"), ("N", "Z"), ("6", "9"), ("U", "C")]
-print(tasks.load("ambiguous", prompts=pairs[0]).scene().graph)
+print(tasks.load("ambiguous", prompts=pairs[0]).scene.graph)
 
 # %%
 # Four pictures of each pair, above, and the same turned, below. N and Z, U and C need a quarter turn, which

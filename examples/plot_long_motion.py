@@ -18,7 +18,7 @@ from pgm_sync.tasks.run import sample_method
 from pgm_sync.zoo.data.motion import energy
 
 motion = tasks.load("motion", frames=80)
-print(motion.scene().learned)
+print(motion.scene.learned)
 
 # %%
 # Eight motions from the same seeds: with the learned potentials, and by averaging what windows say of the frames that

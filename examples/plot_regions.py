@@ -16,7 +16,7 @@ from pgm_sync import tasks
 from pgm_sync.tasks.run import sample_method
 
 regions = tasks.load("mask", prompts=("china", "flower", "coffee"))
-print(ps.correlations(regions.scene().learned))
+print(ps.correlations(regions.scene.learned))
 
 # %%
 # The same seeds with the potential, without it, and by averaging on one canvas under the masks (MultiDiffusion), where

@@ -51,33 +51,33 @@ def _brief(value: Any) -> str:
     return repr(value)
 
 
-def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON data; tensors go to `tensors` under fresh keys."""
+def encode(value: Any, tensors: dict[str, Tensor], keys: dict[Any, str] | None = None) -> Any:
+    """`value` as JSON data; tensors go to `tensors` under fresh keys.
+
+    With `keys`, handed to every call of one file, a tensor that several values hold is written once: safetensors
+    refuses memory that is listed twice.
+    """
+    keys = {} if keys is None else keys
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
-        return {"tuple": [encode(v, tensors) for v in value]}
+        return {"tuple": [encode(v, tensors, keys) for v in value]}
     if isinstance(value, Tensor):
-        # one map in several factors is written once; safetensors refuses memory that is listed twice
-        known = next((key for key, other in tensors.items() if _same_memory(value, other)), None)
-        key = f"t{len(tensors)}" if known is None else known
+        memory = (value.data_ptr(), value.dtype, value.shape, value.stride())
+        key = keys.setdefault(memory, f"t{len(tensors)}")
         tensors.setdefault(key, value.detach())
         return {"tensor": key}
     if isinstance(value, Spec):
         fields = dataclasses.fields(value)  # type: ignore[arg-type]
         return {
             "spec": type(value).__name__,
-            **{f.name: encode(getattr(value, f.name), tensors) for f in fields},
+            **{f.name: encode(getattr(value, f.name), tensors, keys) for f in fields},
         }
     raise SavedFileError(
         f"cannot save {value!r} of type {type(value).__name__}: names and parameters that are saved must be "
         "numbers, strings, None, tuples, tensors, maps or potentials",
         value=value,
     )
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
 
 
 def decode(value: Any, tensors: dict[str, Tensor]) -> Any:

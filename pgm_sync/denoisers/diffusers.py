@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import ParameterError, ShapeError
 from ..levels import NoiseLevel
 from .checks import check_noisy
+from .conditions import mapped
 from .predicting import PredictingDenoiser
 from .prediction import mean_part
 
@@ -160,27 +161,18 @@ class GuidedDenoiser(PredictingDenoiser):
         return torch.cat([guided, given.narrow(axis, mean.shape[axis], given.shape[axis] - mean.shape[axis])], axis)
 
 
-def _rows_of(
-    value: Any, batch: tuple[int, ...], dtype: torch.dtype, device: torch.device, name: str = "condition"
-) -> Any:
-    """The tensors of a condition, in dictionaries and sequences too, as ``(n, ...)``; anything else as it is."""
-    if isinstance(value, Mapping):
-        return {key: _rows_of(part, batch, dtype, device, f"condition {key!r}") for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_rows_of(part, batch, dtype, device, name) for part in value)
-    if not isinstance(value, Tensor):
-        return value
-    rows = _per_row(value, batch, name).to(device)
-    return rows.to(dtype) if rows.is_floating_point() else rows
+def _rows_of(condition: Any, batch: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
+    """The tensors of a condition as ``(n, ...)``, for a network of this dtype and device."""
+
+    def rows_of(value: Tensor, name: str) -> Tensor:
+        rows = _per_row(value, batch, name).to(device)
+        return rows.to(dtype) if rows.is_floating_point() else rows
+
+    return mapped(condition, rows_of)
 
 
-def _cut(value: Any, part: slice) -> Any:
-    """The same for a part of the rows."""
-    if isinstance(value, Mapping):
-        return {key: _cut(v, part) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_cut(v, part) for v in value)
-    return value[part] if isinstance(value, Tensor) else value
+def _cut(rows: Any, part: slice) -> Any:
+    return mapped(rows, lambda value, _: value[part])
 
 
 def _per_row(value: Tensor, batch: tuple[int, ...], what: str) -> Tensor:

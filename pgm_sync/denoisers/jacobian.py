@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ..errors import NotFiniteError, ParameterError, UnsupportedError
 from ..levels import NoiseLevel, expand
 from ..maps import Identity, LinearMap
 from .base import DenoisedPosterior, Denoiser
+from .conditions import mapped
 
 MODES = ("reverse", "forward", "differences")
 STEP = 3e-3  # of sigma, for differences; benchmarks/posterior_covariance.py
@@ -207,21 +208,17 @@ def _along(rows: Tensor, like: Tensor) -> Tensor:
     return spread.expand(len(rows), *like.shape).contiguous()
 
 
-def _normal(value: Any) -> Any:
+def _normal(condition: Any) -> Any:
     """Without tensors made under inference mode, of which autograd can keep nothing."""
-    if isinstance(value, Mapping):
-        return {key: _normal(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_normal(part) for part in value)
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+    return mapped(condition, lambda value, _: value.clone() if value.is_inference() else value)
 
 
 def _copies(value: Any, batch: torch.Size, count: int) -> Any:
     """Values per sample, ``(*batch, ...)``, for `count` copies of the batch in one; values for all as they are."""
-    if isinstance(value, Mapping):
-        return {key: _copies(part, batch, count) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copies(part, batch, count) for part in value)
-    if not isinstance(value, Tensor) or not batch or value.shape[: len(batch)] != batch:
-        return value
-    return value.expand(count, *value.shape).flatten(0, len(batch))
+
+    def copied(tensor: Tensor, _: str) -> Tensor:
+        if not batch or tensor.shape[: len(batch)] != batch:
+            return tensor
+        return tensor.expand(count, *tensor.shape).flatten(0, len(batch))
+
+    return mapped(value, copied)

@@ -18,6 +18,7 @@ from ..denoisers.predicting import PredictingDenoiser
 from ..errors import ParameterError, UnsupportedError
 from ..levels import NoiseLevel
 from ..maps import LinearMap
+from ..sampling.memory import peak_memory
 
 STATM = Path("/proc/self/statm")
 
@@ -205,17 +206,11 @@ class CountedPredictingDenoiser(CountedDenoiser, PredictingDenoiser):
 
 def resident() -> int | None:
     """Bytes of memory that the process holds now; where there is no /proc, the most it has held; None if unknown."""
-    try:
-        import resource
+    if not STATM.exists():
+        return peak_memory()
+    import resource
 
-        if STATM.exists():
-            return int(STATM.read_text().split()[1]) * resource.getpagesize()
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    except (ImportError, OSError):
-        return None
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()
 
 
 def _batch(given: list[Any]) -> int:

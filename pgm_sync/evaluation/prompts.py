@@ -70,7 +70,7 @@ def embedding_alignment(
 def view_scores(
     pictures: Tensor,  # (n, *shape)
     views: Sequence[View],
-    classes: Sequence[int],
+    classes: Sequence[int] | Tensor,  # (N), or (n, N) of each picture
     classifier: Classifier,
     batch: int = AT_ONCE,
 ) -> Tensor:  # (n, N, N)
@@ -81,12 +81,16 @@ def view_scores(
 
     Raises as `prompt_log_probability`; ShapeError unless there is one class per view.
     """
-    if len(views) != len(classes) or not views:
-        raise ShapeError(f"{len(views)} views and {len(classes)} classes; one class per view needed")
+    table = torch.as_tensor(classes)
+    if table.ndim not in (1, 2) or table.shape[-1] != len(views) or not views:
+        raise ShapeError(f"{len(views)} views and {table.shape[-1]} classes; one class per view needed")
+    if table.ndim == 2 and len(table) != len(pictures):
+        raise ShapeError(f"classes of {len(table)} pictures for {len(pictures)}")
     rows = []
     for view in views:
-        logits, wanted = _logits(view(pictures), classes, classifier, batch, per_picture=False)
-        rows.append(logits.log_softmax(-1)[:, wanted])
+        logits, wanted = _logits(view(pictures), table, classifier, batch, per_picture=False)
+        chosen = wanted.reshape(table.shape).expand(len(logits), -1)
+        rows.append(logits.log_softmax(-1).gather(1, chosen))
     return torch.stack(rows, 1)
 
 

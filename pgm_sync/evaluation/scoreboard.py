@@ -228,6 +228,8 @@ class Scoreboard:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
+        keys = dict.fromkeys((cell.task, cell.metric) for cell in self)
+        placed = {key: self.standings(*key) for key in keys}
         for cell in self:
             row: dict[str, Any] = {
                 "task": cell.task, "method": cell.method, "metric": cell.metric, "better": cell.better,
@@ -237,7 +239,7 @@ class Scoreboard:
             if cell.cost is not None:
                 row |= {k: v for k, v in cell.cost.to_dict().items() if k in COLUMNS}
             if cell.method not in self.aims:
-                standing = self.standings(cell.task, cell.metric)[cell.method]
+                standing = placed[cell.task, cell.metric][cell.method]
                 row |= {"rank": standing.rank, "status": standing.status}
                 if standing.status != BEST:
                     gap = standing.difference

@@ -24,15 +24,16 @@ def to_data(graph: FactorGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The graph as JSON data and named tensors."""
     graph.validate()
     tensors: dict[str, Tensor] = {}
+    keys: dict[Any, str] = {}
     nodes = []
     for node, data in graph.nodes(data=True):
-        entry = {"kind": data["kind"], "name": encode(node, tensors)}
+        entry = {"kind": data["kind"], "name": encode(node, tensors, keys)}
         if data["kind"] == "factor":
-            entry["scope"] = encode(tuple(graph.scope(node)), tensors)
-            entry["potential"] = encode(data["potential"], tensors)
-            entry["maps"] = encode(data["maps"], tensors)
+            entry["scope"] = encode(tuple(graph.scope(node)), tensors, keys)
+            entry["potential"] = encode(data["potential"], tensors, keys)
+            entry["maps"] = encode(data["maps"], tensors, keys)
         else:
-            entry["shape"] = encode(data["shape"], tensors)
+            entry["shape"] = encode(data["shape"], tensors, keys)
         nodes.append(entry)
     records = {what: graph.graph.get(key) for what, key in RECORDS.items()}
     return {"format": FORMAT, "version": VERSION, "nodes": nodes, **records}, tensors

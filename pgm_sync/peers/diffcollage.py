@@ -37,7 +37,7 @@ class Overlap(NamedTuple):
         return "overlap", self.first, int(self.sites[0]), len(self.sites)
 
 
-def overlaps(graph: FactorGraph) -> list[Overlap]:
+def overlaps(graph: FactorGraph, shared: Projection | None = None) -> list[Overlap]:
     """All regions of the Bethe sum besides the trajectories, with their counting numbers.
 
     Regions are intersections of trajectories; each counts ``1 - (counts of all regions that contain it)``, so that
@@ -48,9 +48,10 @@ def overlaps(graph: FactorGraph) -> list[Overlap]:
     >>> [(len(o.sites), o.times, o.box) for o in overlaps(ps.wide_canvas((1, 1, 8), window=(1, 4), stride=2))]
     [(2, -1, (1, 1, 2)), (2, -1, (1, 1, 2))]
 
-    Raises UnsupportedError for content that is not shared by picking elements, or too many overlaps.
+    `shared` is `projection(graph)`, where that is at hand. Raises UnsupportedError for content that is not shared by
+    picking elements, or too many overlaps.
     """
-    shared = projection(graph)
+    shared = projection(graph) if shared is None else shared
     found: list[Overlap] = []
     for k in range(len(shared.canvases)):
         views: dict[Name, Tensor] = {}
@@ -113,7 +114,9 @@ def _box(inside: Tensor) -> tuple[int, ...] | None:
     return tuple(sides) if int(inside.sum()) == torch.Size(sides).numel() else None
 
 
-def bethe(run: Run, separators: Separators | None = None, draws: int = 1) -> tuple[Run, Projection]:
+def bethe(
+    run: Run, shared: Projection, separators: Separators | None = None, draws: int = 1
+) -> tuple[Run, Projection]:
     """The run with a denoiser per overlap besides the trajectories, and how their contents add up.
 
     `separators` gives the denoiser of an overlap by its shape. None: denoisers know windows of their own shape only, so
@@ -126,15 +129,13 @@ def bethe(run: Run, separators: Separators | None = None, draws: int = 1) -> tup
     """
     if not isinstance(draws, int) or draws < 1:
         raise ParameterError(f"draws={draws!r} must be a positive integer", draws=draws)
-    graph = run.graph
-    shared = projection(graph)
     sights = {
         name: [dataclasses.replace(sight, weight=None) for sight in own]
         for name, own in shared.sights.items()
     }
     denoisers, conditions = dict(run.denoisers), dict(run.conditions)
     known: dict[tuple[int, ...] | None, Denoiser] = {}
-    for region in overlaps(graph):
+    for region in overlaps(run.graph, shared):
         sight = sights[region.first][0]
         assert isinstance(sight.view, Tensor)  # or `overlaps` would have refused
         inside = torch.isin(sight.view, region.sites)

@@ -69,13 +69,6 @@ def sample(
     num_inference_steps: int = 50,
     num_samples: int = 1,
     seed: int | Sequence[int] = 0,
-    *,
-    conditions: Any = None,
-    initial_noise: Mapping[Name, Tensor] | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    progress: bool = True,
-    chunk: int | None = None,
     **options: Any,
 ) -> SampleResult:
     """Sample a graph by a published method, from the noise that `ps.sample` starts from with the same seed.
@@ -123,10 +116,7 @@ def sample(
             f"{foreign[0]!r} is no option of {method}; it takes {', '.join(preset.options)}",
             option=foreign[0],
         )
-    run = prepare(
-        graph, denoisers, scheduler, num_inference_steps, num_samples, seed, conditions=conditions,
-        initial_noise=initial_noise, device=device, dtype=dtype, progress=progress, chunk=chunk, **options,
-    )  # fmt: skip
+    run = prepare(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     states, canvases = preset.sample(run, shared, **own)
     samples = {name: states[name] for name in graph.trajectories}
     for found, canvas in zip(shared.canvases, canvases, strict=True):
@@ -186,7 +176,7 @@ def _syncsde(
 def _diffcollage(
     run: Run, shared: Projection, separators: Any = None, draws: int = 1, noise: str = "shared"
 ) -> States:
-    run, counted = bethe(run, separators, draws)
+    run, counted = bethe(run, shared, separators, draws)
     return average(run, counted, "clean", "canvas", noise)
 
 
@@ -218,7 +208,7 @@ def _overlaps(graph: FactorGraph, shared: Projection) -> str | None:
     if windows(graph) is None:
         return "it needs windows of one canvas, every trajectory one Crop of it, whose overlaps have scores"
     try:
-        overlaps(graph)
+        overlaps(graph, shared)
     except PgmSyncError as error:
         return str(error)
     return None

@@ -22,7 +22,7 @@ from ..sampling import SampleResult, sampling_steps, step_noise
 from ..sampling.asking import ask
 from ..sampling.clock import PARTS, Clock
 from ..sampling.coordinates import Coordinates, clipping, coordinates, initial_scale, noise_level
-from ..sampling.memory import PeakMemory
+from ..sampling.memory import peak_memory
 from ..sampling.noise import NoiseSource, as_seeds
 from ..score import JointDenoiser
 from .projection import Projection, apart, structure
@@ -61,7 +61,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     def __post_init__(self) -> None:
-        self.started, self.memory = time.perf_counter(), PeakMemory(self.device)
+        self.started = time.perf_counter()
         self.clock = Clock(self.seconds)
 
     @property
@@ -126,7 +126,7 @@ class Run:
             "seeds": self.seeds,
             "denoiser_evaluations": self.asked,
             "capped": 0.0,
-            "peak_memory": self.memory.bytes(),
+            "peak_memory": peak_memory(self.device),
             **info,
         }
         timing = {**self.seconds, "total": time.perf_counter() - self.started}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
+from ..denoisers.conditions import mapped
 from ..errors import NotFiniteError, ShapeError
 from ..graph.factor_graph import Name
 from ..levels import NoiseLevel
@@ -186,18 +187,12 @@ def _merged(conditions: list[Any], counts: list[int]) -> Any:
 
 def _has_rows(condition: Any, count: int) -> bool:
     """Whether a tensor with a row per sample is in it."""
-    if isinstance(condition, Mapping):
-        return any(_has_rows(value, count) for value in condition.values())
-    if isinstance(condition, list | tuple):
-        return any(_has_rows(value, count) for value in condition)
-    return isinstance(condition, Tensor) and condition.ndim > 0 and len(condition) == count
+    found: list[bool] = []
+    mapped(condition, lambda value, _: found.append(value.ndim > 0 and len(value) == count))
+    return any(found)
 
 
 def _cut(condition: Any, start: int, stop: int, count: int) -> Any:
-    if isinstance(condition, Mapping):
-        return {key: _cut(value, start, stop, count) for key, value in condition.items()}
-    if isinstance(condition, list | tuple):
-        return type(condition)(_cut(value, start, stop, count) for value in condition)
-    if isinstance(condition, Tensor) and condition.ndim and len(condition) == count:
-        return condition[start:stop]
-    return condition
+    return mapped(
+        condition, lambda value, _: value[start:stop] if value.ndim and len(value) == count else value
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..denoisers.conditions import mapped
 from ..errors import ParameterError, ProcessError
 from ..graph.factor_graph import Name
 
@@ -72,9 +73,4 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().to(device)
-    if not isinstance(value, tuple):
-        return value
-    parts = [_moved(v, device) for v in value]
-    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return mapped(value, lambda tensor, _: tensor.detach().to(device))

@@ -29,7 +29,7 @@ from .clock import PARTS, Clock
 from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
 from .families import require_plain_step
-from .memory import PeakMemory
+from .memory import peak_memory
 from .noise import NoiseSource, as_seeds
 from .processes import Processes
 from .resampling import Resample, check_memoryless, forward
@@ -123,15 +123,15 @@ def sample(
     options
         anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
 
-    ``info["peak_memory"]`` of the result is in bytes: on CUDA what tensors took at most during this run, elsewhere the
-    process's high-water mark so far.
+    ``info["peak_memory"]`` of the result is the process's high-water mark so far, in bytes: on CUDA that of tensors,
+    since ``torch.cuda.reset_peak_memory_stats`` or the start.
 
     Raises a `PgmSyncError` that names what does not fit, before any sampling starts; NotFiniteError, naming the
     trajectory and the step, should a denoiser return NaN.
     """
     from tqdm.auto import tqdm
 
-    start, memory = time.perf_counter(), PeakMemory(options.get("device", "cpu"))
+    start = time.perf_counter()
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
@@ -150,7 +150,7 @@ def sample(
         "capped_per_step": capped,
         "capped_by_node": {name: [g.by_node[name] for g in guards] for name in guards[0].by_node},
         "guard": guards[0].rule,
-        "peak_memory": memory.bytes(),
+        "peak_memory": peak_memory(options.get("device", "cpu")),
     }
     timing = {**state.seconds, "total": time.perf_counter() - start}
     return SampleResult(dict(state.next), timing, info, graph)

@@ -11,7 +11,7 @@ import torch
 
 from .. import zoo
 from ..errors import ParameterError, UnknownNameError, listed
-from ..evaluation import alignment, concealment, share
+from ..evaluation import alignment, concealment, embed, share, view_scores
 from ..graph import FactorGraph
 from ..maps import Flip, Identity, LinearMap, Permutation, Rotate, Shape
 from ..potentials import Equality
@@ -84,7 +84,7 @@ class Ambiguous(Task):
         return load_model(self.model, self.guidance, self.device)
 
     @cached_property
-    def _scene(self) -> Scene:
+    def scene(self) -> Scene:
         shape = self._model.shape
         graph = FactorGraph()
         graph.add_variable("picture", shape)
@@ -97,9 +97,6 @@ class Ambiguous(Task):
     def _maps(self) -> dict[str, LinearMap]:
         shape = self._model.shape
         return {"upright": Identity(shape), **{name: VIEWS[name](shape) for name in self.views}}
-
-    def scene(self) -> Scene:
-        return self._scene
 
     def chosen(self, seeds: Sequence[int]) -> list[tuple[str, ...]]:
         """The prompts of every joint sample, one per view."""
@@ -123,12 +120,13 @@ class Ambiguous(Task):
 
     def _scores(self, results: Results) -> torch.Tensor:  # (n, views, prompts)
         """Log-probabilities of every prompt in every view."""
-        classes = torch.tensor(
-            [[self._model.classes.index(prompt) for prompt in row] for row in self.chosen(results.seeds)]
-        )
         views = [view.apply for view in self._maps.values()]
-        scores = torch.stack([self._classifier(view(results.content)).log_softmax(-1) for view in views], 1)
-        return scores.gather(2, classes[:, None, :].expand(-1, len(views), -1)).detach().double()
+        return view_scores(results.content, views, self._wanted(results), self._classifier)
+
+    def _wanted(self, results: Results) -> torch.Tensor:  # (n, views)
+        """The class that each view should be read as."""
+        chosen = self.chosen(results.seeds)
+        return torch.tensor([[self._model.classes.index(prompt) for prompt in row] for row in chosen])
 
     def measures(self) -> list[Measure]:
         return [
@@ -147,9 +145,7 @@ class Ambiguous(Task):
         ]  # fmt: skip
 
     def _read(self, results: Results) -> torch.Tensor:  # (n)
-        rows = self.chosen(results.seeds)
-        hits = torch.ones(len(rows), dtype=torch.bool)
-        for k, view in enumerate(self._maps.values()):
-            wanted = torch.tensor([self._model.classes.index(row[k]) for row in rows])
-            hits &= self._classifier(view.apply(results.content)).argmax(-1).cpu() == wanted
-        return hits
+        """Whether every view is read as its prompt."""
+        views = (view.apply(results.content) for view in self._maps.values())
+        read = torch.stack([embed(shown, self._classifier).argmax(-1).cpu() for shown in views], 1)
+        return (read == self._wanted(results)).all(1)

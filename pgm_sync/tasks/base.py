@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
@@ -48,6 +49,11 @@ class Scene:
     peers: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a published method, for `peers.sample`
 
 
+def generator(seed: int, k: int) -> torch.Generator:
+    """The k-th generator of a task with this seed: for its k-th set of data."""
+    return torch.Generator().manual_seed(1000 * seed + k)
+
+
 class Task(abc.ABC):
     """A task of synchronised sampling.
 
@@ -58,9 +64,10 @@ class Task(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str] = ""
 
+    @property
     @abc.abstractmethod
     def scene(self) -> Scene:
-        """Graph, fitted graph, denoisers and scheduler. Slow parts are done once and kept by the task."""
+        """Graph, fitted graph, denoisers and scheduler; a `functools.cached_property`, so that it is made once."""
 
     @abc.abstractmethod
     def measures(self) -> list[Measure]:
@@ -72,7 +79,7 @@ class Task(abc.ABC):
 
     def content(self, samples: Mapping[Name, Tensor]) -> Tensor:
         """The joint result, ``(n, *shape)``; by default the one hidden canvas."""
-        graph = self.scene().graph
+        graph = self.scene.graph
         (canvas,) = graph.hidden
         return samples[canvas]
 

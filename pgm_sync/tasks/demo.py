@@ -26,6 +26,7 @@ from ..inspection.report import Metric, Sheet, report
 from ..learning import Fit, fit
 from ..maps import DCT, Crop
 from ..metrics import Estimate, energy_distance, far_correlation, seam_discontinuity
+from ..peers.projection import apart, projection
 from ..sampling import sample
 from ..zoo import wide_crops
 from .models import even_scheduler
@@ -261,7 +262,7 @@ def run(
     graphs = {
         "learned": fitted,
         "averaging": config.graph(channels, coupled=False),
-        "independent": _apart(fitted),
+        "independent": apart(fitted),
     }
     for method, graph in graphs.items():
         result = sample(
@@ -287,14 +288,6 @@ def run(
     return made
 
 
-def _apart(graph: FactorGraph) -> FactorGraph:
-    """The same trajectories without any factor."""
-    apart = FactorGraph()
-    for name in graph.trajectories:
-        apart.add_trajectory(name, graph.shape(name))
-    return apart
-
-
 def hard_cut(graph: FactorGraph, samples: Mapping[Name, Tensor]) -> Tensor:
     """Paste the windows of a canvas graph, every pixel from the window whose centre is nearest.
 
@@ -302,18 +295,9 @@ def hard_cut(graph: FactorGraph, samples: Mapping[Name, Tensor]) -> Tensor:
 
     Raises ShapeError if the graph has no canvas.
     """
-    canvas, crops = _windows(graph)
-    shape = graph.shape(canvas)
-    first = next(iter(samples.values()))
-    pasted = first.new_zeros(len(first), math.prod(shape))
-    nearest = torch.full((math.prod(shape),), math.inf, device=first.device)
-    for name, crop in crops.items():
-        distance = _from_centre(crop).to(first.device)
-        places = crop.index.flatten().to(first.device)
-        take = distance < nearest[places]
-        nearest[places[take]] = distance[take]
-        pasted[:, places[take]] = samples[name].flatten(1)[:, take]
-    return pasted.unflatten(1, shape)
+    _windows(graph)
+    (canvas,) = projection(graph).composed(samples, "nearest")
+    return canvas
 
 
 def _windows(graph: FactorGraph) -> tuple[Name, dict[Name, Crop]]:
@@ -321,13 +305,6 @@ def _windows(graph: FactorGraph) -> tuple[Name, dict[Name, Crop]]:
     if found is None:
         raise ShapeError(f"{graph!r} is not a canvas seen through windows")
     return found
-
-
-def _from_centre(crop: Crop) -> Tensor:
-    """Squared distance of every pixel of a window from its centre, flat over channels and pixels."""
-    h, w = crop.out_shape[-2:]
-    y, x = (torch.arange(n) - (n - 1) / 2 for n in (h, w))
-    return (y[:, None] ** 2 + x[None, :] ** 2).expand(crop.out_shape).flatten()
 
 
 def close(crops: Tensor, margin: int) -> Tensor:  # (n, C, H, W + margin) -> (n, C, H, W)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -77,12 +77,15 @@ class Edit(Mask):
         return self.prompts[0], self.prompts[2]
 
     @cached_property
-    def _scene(self) -> Scene:
-        scene = self._built()
-        known, own = KnownDenoiser(self._model.shape), scene.denoisers
-        scene.denoisers = {"background": known, "region 1": own}  # type: ignore[dict-item]
-        scene.options = {"": {"posterior_covariance": "denoiser"}}
-        return scene
+    def scene(self) -> Scene:
+        regions = super().scene
+        own = regions.denoisers
+        assert isinstance(own, Denoiser)  # one for all of them
+        return replace(
+            regions,
+            denoisers={"background": KnownDenoiser(own.shape), "region 1": own},
+            options={"": {"posterior_covariance": "denoiser"}},
+        )
 
     def sources(self, seeds: Sequence[int]) -> Tensor:
         """The pictures to be edited, ``(n, 3, 24, 24)``, one for each seed."""

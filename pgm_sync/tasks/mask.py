@@ -20,7 +20,7 @@ from ..learning import fit
 from ..maps import Features
 from ..potentials import Equality, JointGaussian
 from ..zoo.light import lights, lit
-from .base import DRAWS, Measure, Results, Scene, Task
+from .base import DRAWS, Measure, Results, Scene, Task, generator
 from .models import Model, load_model
 
 SIDE = 24
@@ -80,14 +80,8 @@ class Mask(Task):
     def _model(self) -> Model:
         return load_model("photo-patches")
 
-    def scene(self) -> Scene:
-        return self._scene
-
     @cached_property
-    def _scene(self) -> Scene:
-        return self._built()
-
-    def _built(self) -> Scene:
+    def scene(self) -> Scene:
         own = self._model.denoiser
         assert isinstance(own, MixtureDenoiser)
         shape, graph, learned = own.shape, FactorGraph(), FactorGraph()
@@ -123,11 +117,11 @@ class Mask(Task):
 
         From the bands that the denoiser was made of: another band of one photograph shows something else.
         """
-        generator = torch.Generator().manual_seed(1000 * self.seed + k)
-        light = lights(n, generator=generator)
+        draws = generator(self.seed, k)
+        light = lights(n, generator=draws)
         total = torch.zeros(n, 3, SIDE, SIDE)
         for mask, prompt in zip(self.masks.values(), self.shown, strict=True):
-            crops = zoo.wide_crops((3, SIDE, SIDE), n, "train", generator=generator, pictures=(prompt,))
+            crops = zoo.wide_crops((3, SIDE, SIDE), n, "train", generator=draws, pictures=(prompt,))
             total += mask.float() * crops
         return total + light
 
@@ -162,8 +156,13 @@ class Mask(Task):
 
     def _mismatch(self, pictures: Tensor) -> Tensor:  # (n)
         """Per picture; the brightness that a class has by itself is taken out, by training pictures."""
-        own = self._brightness(pictures) - self._brightness(self.composed(LEARN_FROM, 0)).mean(0)
+        own = self._brightness(pictures) - self._usual
         return (own[:, 1:] - own[:, :1]).square().mean(1).sqrt()
+
+    @cached_property
+    def _usual(self) -> Tensor:  # (trajectories)
+        """The mean brightness of what is shown, over pictures."""
+        return self._brightness(self.composed(LEARN_FROM, 0)).mean(0)
 
     def _brightness(self, pictures: Tensor) -> Tensor:  # (n, trajectories)
         inside = torch.stack([(mask > 0.99).to(pictures) for mask in self.masks.values()])
@@ -192,9 +191,9 @@ class Mask(Task):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-        generator = torch.Generator().manual_seed(1000 * self.seed + 3)
-        crops, labels = zoo.wide_crops((3, SIDE, SIDE), 3500, "train", generator=generator, return_photos=True)
-        crops = crops + lights(len(crops), generator=generator)
+        draws = generator(self.seed, 3)
+        crops, labels = zoo.wide_crops((3, SIDE, SIDE), 3500, "train", generator=draws, return_photos=True)
+        crops = crops + lights(len(crops), generator=draws)
         return {
             name: make_pipeline(
                 PCA(16, whiten=True, random_state=0), PolynomialFeatures(2), StandardScaler(),

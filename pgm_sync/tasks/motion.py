@@ -15,7 +15,7 @@ from ..graph.factor_graph import Name
 from ..learning import fit
 from ..learning.learned_features import pca_features
 from ..zoo.data.motion import FRAMES, SCALE, energy, motions, physics_residual
-from .base import DRAWS, Measure, Scene, Task
+from .base import DRAWS, Measure, Scene, Task, generator
 from .models import Model, load_model
 
 LEARN_FROM = 2000  # simulated long motions
@@ -48,8 +48,9 @@ class Motion(Task):
         return load_model(self.model, device=self.device)
 
     @cached_property
-    def _scene(self) -> Scene:
-        data: dict[Name, Tensor] = {"canvas": motions(LEARN_FROM, self.frames, generator=self._generator(0))[0].float()}
+    def scene(self) -> Scene:
+        long, _ = motions(LEARN_FROM, self.frames, generator=generator(self.seed, 0))
+        data: dict[Name, Tensor] = {"canvas": long.float()}
         unfitted = self._graph(features=lambda shape: None)
         learned = fit(pca_features(unfitted, data, self.modes), data, seed=self.seed)
         return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned)
@@ -58,16 +59,10 @@ class Motion(Task):
         shape = self._model.shape  # (features, frames of a window)
         return wide_canvas((shape[0], self.frames), shape, self.stride, features=features, neighbours="all")
 
-    def _generator(self, k: int) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.seed + k)
-
-    def scene(self) -> Scene:
-        return self._scene
-
     @cached_property
     def _real(self) -> tuple[Tensor, Tensor]:
         """Two sets of simulated motions: one to measure with, one to stand beside the methods."""
-        found = motions(2 * HELD_OUT, self.frames, generator=self._generator(1))[0].float()
+        found = motions(2 * HELD_OUT, self.frames, generator=generator(self.seed, 1))[0].float()
         return found[:HELD_OUT], found[HELD_OUT:]
 
     def reference(self) -> Tensor:

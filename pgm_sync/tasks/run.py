@@ -36,6 +36,7 @@ class Comparison:
 
     task: Task
     board: Scoreboard
+    measures: Sequence[Measure]  # the task's
     contents: dict[str, Tensor] = field(default_factory=dict)  # (at most SHOWN, *shape) by method
     tunings: dict[str, Any] = field(default_factory=dict)
     diverged: dict[str, str] = field(default_factory=dict)  # methods without a result, and why
@@ -61,7 +62,7 @@ class Comparison:
 
 def methods(task: Task) -> dict[str, str | None]:
     """All methods, ours first, and for published ones that do not apply to the task, the reason."""
-    scene = task.scene()
+    scene = task.scene
     ours: dict[str, str | None] = dict.fromkeys(_ours(scene))
     return {**ours, **{name: peers.why_not(name, scene.graph) for name in peers.methods()}}
 
@@ -96,7 +97,7 @@ def sample_method(
             sample_method(task, method, min(batch, num_samples - k), num_inference_steps, seed + k, **given)
             for k in range(0, num_samples, batch)
         ])  # fmt: skip
-    scene, seeds = task.scene(), list(range(seed, seed + num_samples))
+    scene, seeds = task.scene, list(range(seed, seed + num_samples))
     denoisers = scene.denoisers if meter is None else meter.count(scene.denoisers)
     common = {"conditions": task.conditions(seeds), "progress": progress, **options}
     ours = _ours(scene)
@@ -145,13 +146,13 @@ def compare(
     A method that diverges has no numbers; `Comparison.diverged` says why. Raises UnknownNameError, UnsupportedError.
     """
     board = Scoreboard() if board is None else board
-    found = Comparison(task, board)
+    found = Comparison(task, board, task.measures())
     known = methods(task)
     names = [name for name, reason in known.items() if reason is None] if chosen is None else list(chosen)
     unknown = [name for name in names if name not in known and name != REFERENCE]
     if unknown:
         raise UnknownNameError(f"no method is called {unknown[0]!r}; there are {listed(known, 40)}", name=unknown[0])
-    board.main.setdefault(task.name, task.measures()[0].name)
+    board.main.setdefault(task.name, found.measures[0].name)
     if REFERENCE not in board.aims:
         board.aims.append(REFERENCE)
     for name in names:
@@ -160,7 +161,7 @@ def compare(
         if not _complete(found, name):
             _run(found, name, name, num_samples, num_inference_steps, seed, batch, {}, progress)
         if name in tuned and not _complete(found, name + TUNED):
-            tuning = _tune(task, name, num_inference_steps, seed + num_samples, validation, progress)
+            tuning = _tune(found, name, num_inference_steps, seed + num_samples, validation, progress)
             found.tunings[name] = tuning
             options = dict(tuning.best.options)
             _run(found, name + TUNED, name, num_samples, num_inference_steps, seed, batch, options, progress)
@@ -173,7 +174,7 @@ def compare(
 
 def _complete(found: Comparison, label: str) -> bool:
     """Whether the board has all numbers of a method."""
-    return all((found.task.name, label, measure.name) in found.board for measure in found.task.measures())
+    return all((found.task.name, label, measure.name) in found.board for measure in found.measures)
 
 
 def _run(
@@ -250,7 +251,7 @@ def join(parts: Sequence[Results]) -> Results:
 
 
 def _measure(found: Comparison, label: str, results: Results, cost: Cost | None, note: str = "") -> None:
-    for measure in found.task.measures():
+    for measure in found.measures:
         estimate = measure.of(results)
         if math.isfinite(estimate.value):
             found.board.add(
@@ -258,9 +259,10 @@ def _measure(found: Comparison, label: str, results: Results, cost: Cost | None,
             )
 
 
-def _tune(task: Task, method: str, steps: int, seed: int, count: int, progress: bool) -> Any:
+def _tune(found: Comparison, method: str, steps: int, seed: int, count: int, progress: bool) -> Any:
     """Strengths of a published method, judged by the task's main measure."""
-    scene, main = task.scene(), task.measures()[0]
+    task, main = found.task, found.measures[0]
+    scene = task.scene
     seeds = list(range(seed, seed + count))
 
     def objective(result: Any) -> float:

@@ -14,7 +14,7 @@ from ..evaluation import energy_distance, far_correlation, off_grid_windows, sea
 from ..graph import FactorGraph, wide_canvas
 from ..learning import fit
 from ..maps import DCT
-from .base import DRAWS, Measure, Results, Scene, Task
+from .base import DRAWS, Measure, Results, Scene, Task, generator
 from .models import load_model
 
 CROPS = 2000  # photograph crops to learn from
@@ -41,9 +41,9 @@ class Wide(Task):
     seed: int = 0
 
     @cached_property
-    def _scene(self) -> Scene:
+    def scene(self) -> Scene:
         crops, photos = zoo.wide_crops(
-            self._shape, CROPS, "train", generator=self._generator(0), return_photos=True
+            self._shape, CROPS, "train", generator=generator(self.seed, 0), return_photos=True
         )
         unfitted, model = self._graph(coupled=True), load_model("photo-patches")
         return Scene(
@@ -58,21 +58,15 @@ class Wide(Task):
     def _shape(self) -> tuple[int, int, int]:
         return 3, self.height, self.width
 
-    def _generator(self, k: int) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.seed + k)
-
     def _graph(self, coupled: bool) -> FactorGraph:
         features: Any = (lambda shape: DCT(shape, self.modes)) if coupled else None
         window = (self.window, self.window)
         return wide_canvas(self._shape, window, self.stride, features=features, neighbours="all")
 
-    def scene(self) -> Scene:
-        return self._scene
-
     @cached_property
     def _heldout(self) -> tuple[Tensor, Tensor]:
         """Two sets that share no crop: one to measure with, one to stand beside the methods."""
-        crops = zoo.wide_crops(self._shape, 2 * HELD_OUT, "test", generator=self._generator(1))
+        crops = zoo.wide_crops(self._shape, 2 * HELD_OUT, "test", generator=generator(self.seed, 1))
         return crops[:HELD_OUT], crops[HELD_OUT:]
 
     def reference(self) -> Tensor:

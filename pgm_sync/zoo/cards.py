@@ -12,8 +12,11 @@ from torch import Tensor
 
 from ..denoisers import Denoiser, GaussianDenoiser, GuidedDenoiser
 from ..errors import UnknownNameError
+from ..evaluation import mean
+from ..graph import FactorGraph
 from ..levels import NoiseLevel
 from ..metrics import Estimate, energy_distance, proportion
+from ..sampling import sample
 from .data.motion import energy, physics_residual
 from .recipes import Recipe
 from .trained import DESCRIPTION, TrainedDenoiser, describe, load_classifier, load_denoiser, load_scheduler
@@ -22,6 +25,7 @@ LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)  # sigma / alpha
 MEASURED = 384  # held-out contents
 SAMPLES = 180
 SAMPLING_STEPS = 25
+AT_ONCE = 60  # samples
 GUIDANCE = (1.0, 2.0)
 BASELINE = 6000  # contents for the covariance of the linear denoiser
 SEED = 10**9 + 1
@@ -31,15 +35,13 @@ def generate(
     denoiser: Denoiser, scheduler: Any, labels: Tensor, steps: int = SAMPLING_STEPS, seed: int = 0
 ) -> Tensor:  # (n) -> (n, *shape)
     """Samples of one denoiser by itself, one for each label."""
-    scheduler.set_timesteps(steps)
-    x = torch.randn(len(labels), *denoiser.shape, generator=torch.Generator().manual_seed(seed))
-    for t in scheduler.timesteps:
-        alpha2 = float(scheduler.alphas_cumprod[t])
-        level = NoiseLevel(math.sqrt(alpha2), math.sqrt(1 - alpha2), t)
-        parts = zip(x.split(60), labels.split(60), strict=True)
-        output = torch.cat([denoiser.predict(part, level, y) for part, y in parts])
-        x = scheduler.step(output, t, x).prev_sample
-    return x
+    alone = FactorGraph()
+    alone.add_trajectory("x", denoiser.shape)
+    noise = torch.randn(len(labels), *denoiser.shape, generator=torch.Generator().manual_seed(seed))
+    return sample(
+        alone, denoiser, scheduler, steps, len(labels), conditions=labels, initial_noise={"x": noise}, chunk=AT_ONCE,
+        progress=False,
+    ).samples["x"]  # fmt: skip
 
 
 def denoising_loss(
@@ -55,12 +57,6 @@ def denoising_loss(
         denoised = denoiser.denoise(alpha * (x + noise_to_signal * noise[part]), level, condition)
         losses.append((x - denoised).square().flatten(1).mean(1))
     return mean(torch.cat(losses))
-
-
-def mean(values: Tensor) -> Estimate:
-    """Mean with its normal interval."""
-    half = 1.96 * float(values.std()) / math.sqrt(len(values))
-    return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, len(values))
 
 
 def linear_denoiser(recipe: Recipe) -> GaussianDenoiser:

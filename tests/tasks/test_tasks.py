@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -34,6 +35,7 @@ class Pair(Task):
     name = "pair"
     strong: bool = False
 
+    @functools.cached_property
     def scene(self):
         time = torch.arange(6, dtype=torch.float64)
         covariance = 0.95 ** (time[:, None] - time).abs()
@@ -64,7 +66,7 @@ class Pair(Task):
 
 def test_ours_is_sample_on_the_fitted_graph_and_a_published_method_is_its_preset():
     task = Pair()
-    scene, seeds = task.scene(), [5, 6, 7]
+    scene, seeds = task.scene, [5, 6, 7]
     found = sample_method(task, "learned", 3, 4, 5, progress=False)
     expected = ps.sample(scene.learned, scene.denoisers, scene.scheduler, 4, 3, seeds, progress=False)
     assert torch.equal(found.content, expected.samples["canvas"])

@@ -16,7 +16,7 @@ from ...graph.factor_graph import Name
 from ...learning import fit
 from ...maps import DCT, LinearMap
 from ...metrics import Measurement
-from ..base import DRAWS, Measure, Results, Scene, Task
+from ..base import DRAWS, Measure, Results, Scene, Task, generator
 from ..models import Model, load_model
 from .atlas import Atlas, make_atlas
 from .cameras import ring_cameras
@@ -72,12 +72,9 @@ class Texture(Task):
     def _model(self) -> Model:
         return load_model("photo-patches")
 
-    def scene(self) -> Scene:
-        return self._scene
-
     @cached_property
-    def _scene(self) -> Scene:
-        canvases, photos = joint_samples(self.atlas, LEARN_FROM, "train", self._generator(0))
+    def scene(self) -> Scene:
+        canvases, photos = joint_samples(self.atlas, LEARN_FROM, "train", generator(self.seed, 0))
         unfitted = texture_graph(
             self.atlas, view=self._model.shape, features=lambda shape: DCT(shape, self.modes), neighbours="all"
         )
@@ -86,16 +83,13 @@ class Texture(Task):
         graph = texture_graph(self.atlas, view=self._model.shape)
         return Scene(graph, self._model.denoiser, self._model.scheduler, learned)
 
-    def _generator(self, k: int) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.seed + k)
-
     def content(self, samples: Mapping[Name, Tensor]) -> Tensor:
         """The texels that some view shows, ``(n, 3, texels)``."""
         return samples["atlas"][..., : len(self.atlas.shown)]
 
     @cached_property
     def _real(self) -> tuple[Tensor, Tensor]:
-        canvases = joint_samples(self.atlas, 2 * HELD_OUT, "test", self._generator(1))[0]
+        canvases = joint_samples(self.atlas, 2 * HELD_OUT, "test", generator(self.seed, 1))[0]
         texels = canvases[..., : len(self.atlas.shown)]
         return texels[:HELD_OUT], texels[HELD_OUT:]
 
@@ -130,7 +124,7 @@ class Texture(Task):
 
     def _disagreement(self, results: Results) -> Measurement:
         maps: dict[Name, LinearMap] = {}
-        graph = self._scene.graph
+        graph = self.scene.graph
         for name in graph.trajectories:
             maps[name] = graph.maps(f"see {name}")[1]
         shown: dict[Name, Tensor] = {name: results.samples[name] for name in maps if results.samples}
