@@ -60,7 +60,6 @@ class Ambiguous(Task):
     """
 
     name: ClassVar[str] = "ambiguous"
-    title: ClassVar[str] = "Ambiguous pictures"
     views: tuple[str, ...] = ("turned",)
     prompts: tuple[str, ...] | None = None
     model: str = "glyph-unet"

@@ -46,7 +46,6 @@ class Scene:
     scheduler: Any
     learned: FactorGraph | None = None  # the same with fitted potentials; None: `graph` is all there is
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of ours, by variant, for `ps.sample`
-    peers: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a published method, for `peers.sample`
 
 
 def generator(seed: int, k: int) -> torch.Generator:
@@ -62,7 +61,6 @@ class Task(abc.ABC):
     """
 
     name: ClassVar[str]
-    title: ClassVar[str] = ""
 
     @property
     @abc.abstractmethod

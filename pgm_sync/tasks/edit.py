@@ -64,7 +64,6 @@ class Edit(Mask):
     """
 
     name: ClassVar[str] = "edit"
-    title: ClassVar[str] = "A region becomes something else"
     prompts: tuple[str, ...] = ("china", "flower", "coffee")
 
     def __post_init__(self) -> None:

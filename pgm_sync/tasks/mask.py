@@ -45,7 +45,6 @@ class Mask(Task):
     """
 
     name: ClassVar[str] = "mask"
-    title: ClassVar[str] = "Regions with classes of their own"
     prompts: tuple[str, ...] = ("china", "flower", "coffee")
     seed: int = 0
 

@@ -35,7 +35,6 @@ class Motion(Task):
     """
 
     name: ClassVar[str] = "motion"
-    title: ClassVar[str] = "Long motions of a double pendulum"
     frames: int = 104
     stride: int = 24
     modes: int = 16

@@ -106,7 +106,6 @@ def sample_method(
         common = {**ours[method], **common}
         result = sample(graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common)
     elif method in peers.methods():
-        common = {**scene.peers.get(method, {}), **common}
         result = peers.sample(
             method, scene.graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common
         )
@@ -273,5 +272,5 @@ def _tune(found: Comparison, method: str, steps: int, seed: int, count: int, pro
 
     return peers.tune(
         method, scene.graph, scene.denoisers, scene.scheduler, steps, seeds, objective,
-        conditions=task.conditions(seeds), progress=progress, **scene.peers.get(method, {}),
+        conditions=task.conditions(seeds), progress=progress,
     )  # fmt: skip

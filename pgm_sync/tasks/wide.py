@@ -32,7 +32,6 @@ class Wide(Task):
     """
 
     name: ClassVar[str] = "wide"
-    title: ClassVar[str] = "Wide pictures of photographs"
     width: int = 96
     height: int = 24
     window: int = 24

@@ -43,7 +43,6 @@ class Texture(Task):
     """
 
     name: ClassVar[str] = "texture"
-    title: ClassVar[str] = "Textures of meshes"
     mesh: str = "ball"
     views: int = 6
     modes: int = 4
