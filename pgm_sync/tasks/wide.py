@@ -12,9 +12,8 @@ from torch import Tensor
 from .. import zoo
 from ..evaluation import energy_distance, far_correlation, off_grid_windows, seam_gradient
 from ..graph import FactorGraph, wide_canvas
-from ..learning import fit
 from ..maps import DCT
-from .base import DRAWS, Measure, Results, Scene, Task, generator
+from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
 from .models import load_model
 
 CROPS = 2000  # photograph crops to learn from
@@ -41,17 +40,21 @@ class Wide(Task):
 
     @cached_property
     def scene(self) -> Scene:
-        crops, photos = zoo.wide_crops(
-            self._shape, CROPS, "train", generator=generator(self.seed, 0), return_photos=True
-        )
-        unfitted, model = self._graph(coupled=True), load_model("photo-patches")
+        model = load_model("photo-patches")
         return Scene(
             self._graph(coupled=False),
             model.denoiser,
             model.scheduler,
-            fit(unfitted, {"canvas": crops}, groups=photos, seed=self.seed),
+            self.unfitted.fit(seed=self.seed),
             {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}},
         )
+
+    @cached_property
+    def unfitted(self) -> Unfitted:
+        crops, photos = zoo.wide_crops(
+            self._shape, CROPS, "train", generator=generator(self.seed, 0), return_photos=True
+        )
+        return Unfitted(self._graph(coupled=True), {"canvas": crops}, photos)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
