@@ -15,6 +15,7 @@ from ..denoisers import Denoiser
 from ..evaluation.comparison import Better
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
+from ..learning import fit
 from ..metrics import Estimate
 
 DRAWS = 400  # bootstrap replicates that a measure keeps, so that methods are compared pair by pair
@@ -35,6 +36,18 @@ class Results(NamedTuple):
     content: Tensor  # (n, *shape): the joint results
     samples: Mapping[Name, Tensor]  # (n, *shape) per trajectory, and per hidden canvas
     seeds: Sequence[int]
+
+
+class Unfitted(NamedTuple):
+    """A graph before its potentials are learned, and what they are learned from."""
+
+    graph: FactorGraph
+    data: Mapping[Name, Tensor]  # joint clean samples, as `ps.fit` takes them
+    groups: Tensor | None = None  # which of them are not independent
+
+    def fit(self, method: str = "moments", **options: Any) -> FactorGraph:
+        """The graph with potentials learned from joint samples, by "moments" or "score"; raises as `ps.fit`."""
+        return fit(self.graph, self.data, method, groups=self.groups, **options)
 
 
 @dataclass
@@ -67,6 +80,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def scene(self) -> Scene:
         """Graph, fitted graph, denoisers and scheduler; a `functools.cached_property`, so that it is made once."""
+
+    @property
+    def unfitted(self) -> Unfitted | None:
+        """What `Scene.learned` is fitted from, for other fits of it; None where nothing is learned."""
+        return None
 
     @abc.abstractmethod
     def measures(self) -> list[Measure]:

@@ -15,14 +15,13 @@ from ..evaluation import energy_distance, far_correlation, mean, off_grid_window
 from ..graph import FactorGraph, wide_canvas
 from ..graph.factor_graph import Name
 from ..inspection.layout import windows
-from ..learning import fit
 from ..learning.symmetry import Stationary
 from ..maps import DCT, Crop
 from ..metrics import Estimate
 from ..peers.projection import projection
 from ..potentials import JointGaussian
 from ..zoo import PHOTOGRAPHS
-from .base import DRAWS, Measure, Results, Scene, Task, generator
+from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
 from .models import Model, load_model
 from .photos import close, crops, fit_photographs
 from .reading import pixel_classifier
@@ -128,7 +127,8 @@ class Wide(Task):
         plain = self.graph(coupled=False)  # before anything is learned: refuses what does not fit
         shared = {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}}
         ours = shared if getattr(self._model.denoiser, "has_covariance", False) else {"": {}}
-        learned = self._extended(plain) if self._long else self._learned()
+        unfitted = self.unfitted
+        learned = self._extended(plain) if unfitted is None else unfitted.fit(seed=self.seed)
         return Scene(plain, self._model.denoiser, self._model.scheduler, learned, ours, self.device)
 
     @cached_property
@@ -154,10 +154,14 @@ class Wide(Task):
         height, width = self._model.shape[-2:]
         return height, width
 
-    def _learned(self) -> FactorGraph:
+    @cached_property
+    def unfitted(self) -> Unfitted | None:
+        """None for a canvas longer than any picture, whose potentials are learned from pairs of windows."""
+        if self._long:
+            return None
         pictures, photos = self._crops(self._canvas, CROPS, "train", 0)
         data = pictures if self._plain else self._recentred(pictures, photos)
-        return fit(self.graph(), {"canvas": data}, groups=photos, seed=self.seed)
+        return Unfitted(self.graph(), {"canvas": data}, photos)
 
     def _extended(self, plain: FactorGraph) -> FactorGraph:
         """Neighbours' potential, learned from pairs, between all neighbours of a row or column."""
@@ -174,7 +178,7 @@ class Wide(Task):
         pictures, photos = self._crops(pair.shape("canvas"), CROPS, "train", 0)
         data = pictures if self._plain else pictures - self._class_means(pictures, photos)[photos]
         places = dict(zip(pair.trajectories, (0, stride), strict=True))
-        fitted = fit(pair, {"canvas": data}, groups=photos, ties=Stationary(places), seed=self.seed)
+        fitted = Unfitted(pair, {"canvas": data}, photos).fit(ties=Stationary(places), seed=self.seed)
         learned = next(p for p in map(fitted.potential, fitted.factors) if isinstance(p, JointGaussian))
         expected = {}
         if not self._plain:
