@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         attach,
         decode_latents,
         encode_images,
+        invert,
         sample,
         sampling_steps,
         synchronize,
@@ -176,6 +177,7 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "invert",
     "learn_structure",
     "margin",
     "mirror",
@@ -216,7 +218,7 @@ _MODULES = {
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": (
         "Call Langevin LockstepResult LockstepState Resample SampleResult SamplingState attach decode_latents "
-        "encode_images sample sampling_steps synchronize"
+        "encode_images invert sample sampling_steps synchronize"
     ),
     "score": (
         "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate Tilt "

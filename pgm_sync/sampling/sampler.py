@@ -185,8 +185,8 @@ def sampling_steps(
     """
     joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     processes = Processes(graph.trajectories) if distributed else None
-    chosen = _denoisers(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
-    given = _conditions(graph, conditions)
+    chosen = denoisers_of(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
+    given = conditions_of(graph, conditions)
     seeds = as_seeds(seed, num_samples)
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
         raise ParameterError(f"num_inference_steps={num_inference_steps!r} must be a positive integer")
@@ -251,7 +251,7 @@ def _run(
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = Clock(seconds)
-        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
+        look = Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
                 joint_contents = look(states).result.carried
@@ -297,7 +297,7 @@ class _Seen(NamedTuple):
     result: JointDenoised
 
 
-class _Look:
+class Look:
     """Joint denoising at one noise level."""
 
     def __init__(
@@ -358,7 +358,7 @@ class _Look:
         return self._ask(noisy)[1:]
 
 
-def _denoisers(
+def denoisers_of(
     graph: FactorGraph, denoisers: Denoiser | Mapping[Name, Denoiser], joint: JointDenoiser, names: Sequence[Name]
 ) -> dict[Name, Denoiser]:
     """The denoiser of each of `names`, the trajectories of this process."""
@@ -412,7 +412,7 @@ def _denoisers(
     return chosen
 
 
-def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
+def conditions_of(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
     if not isinstance(conditions, Mapping):
         return dict.fromkeys(graph.trajectories, conditions)
     for name in conditions:

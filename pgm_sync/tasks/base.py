@@ -94,6 +94,12 @@ class Task(abc.ABC):
         """What denoisers are conditioned on, one row per seed: for `ps.sample`. By default nothing."""
         return None
 
+    def initial_noise(self, seeds: Sequence[int], steps: int, graph: FactorGraph) -> Mapping[Name, Tensor] | None:
+        """What `steps` of sampling on `graph`, fitted or not, start from, as `ps.sample` takes it; by default noise of
+        the seeds.
+        """
+        return None
+
     def content(self, samples: Mapping[Name, Tensor]) -> Tensor:
         """The joint result, ``(n, *shape)``; by default the one hidden canvas."""
         graph = self.scene.graph

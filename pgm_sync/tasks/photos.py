@@ -93,6 +93,15 @@ def _read(path: Path) -> Tensor:  # (3, H, W) in [-1, 1]
         raise SavedFileError(f"cannot read the picture {path}: {error}", path=str(path)) from error
 
 
+def read_square(path: str, side: int) -> Tensor:  # (3, side, side)
+    """The middle square of a picture's file, in [-1, 1]. Raises SavedFileError."""
+    picture = _read(Path(path))
+    size = min(picture.shape[-2:])
+    y, x = ((whole - size) // 2 for whole in picture.shape[-2:])
+    square = picture[None, :, y : y + size, x : x + size]
+    return interpolate(square, (side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
 def _crop(picture: Tensor, shape: tuple[int, int, int], scale: float, top: float, left: float, path: Path) -> Tensor:
     height, width = picture.shape[-2:]
     limit = min(height / shape[-2], width / shape[-1])

@@ -101,13 +101,14 @@ def sample_method(
     denoisers = scene.denoisers if meter is None else meter.count(scene.denoisers)
     common = {"conditions": task.conditions(seeds), "progress": progress, "device": scene.device, **options}
     ours = _ours(scene)
+    graph = scene.learned if method in ours and scene.learned is not None else scene.graph
+    common.setdefault("initial_noise", task.initial_noise(seeds, num_inference_steps, graph))
     if method in ours:
-        graph = scene.graph if scene.learned is None else scene.learned
         common = {**ours[method], **common}
         result = sample(graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common)
     elif method in peers.methods():
         result = peers.sample(
-            method, scene.graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common
+            method, graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common
         )
     else:
         known = [*ours, *peers.methods()]
@@ -272,5 +273,6 @@ def _tune(found: Comparison, method: str, steps: int, seed: int, count: int, pro
 
     return peers.tune(
         method, scene.graph, scene.denoisers, scene.scheduler, steps, seeds, objective,
-        conditions=task.conditions(seeds), progress=progress, device=scene.device,
+        conditions=task.conditions(seeds), initial_noise=task.initial_noise(seeds, steps, scene.graph),
+        progress=progress, device=scene.device,
     )  # fmt: skip
