@@ -58,8 +58,8 @@ def sweeps(
     """All messages of the collect and then of the distribute sweep, in the order in which they are sent.
 
     `graph` and `evidence` as of `infer`. The message of a node without later neighbours (the root of its component) is
-    not sent and not listed. Sums of what a node receives and its own precision are the pivots of the elimination; at a root they are the inverse of
-    its variance. Lauritzen, Graphical Models, 1996, chapter 6; DESIGN section 7.
+    not sent and not listed. Sums of what a node receives and its own precision are the pivots of the elimination; at a
+    root they are the inverse of its variance. Lauritzen, Graphical Models, 1996, chapter 6; DESIGN section 7.
 
     >>> from pgm_sync.graph import chain_graph
     >>> from pgm_sync.potentials import Attraction
