@@ -77,7 +77,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, denoiser_evaluations, peak_memory; of Eq. 8: capped, guard
+    info: dict[str, Any]  # scheduler, steps, seeds, denoiser_evaluations, peak_memory; Eq. 8: capped by step, node; guard
     graph: FactorGraph  # what was sampled
 
     def __repr__(self) -> str:

@@ -104,6 +104,7 @@ def wide_crops(
 ) -> Tensor | tuple[Tensor, Tensor]:  # (n, 3, H, W) [, (n) int64]
     """Random crops of the photographs, float32 in [-1, 1], in random order.
 
+    `n` of them, of the bands of `split` "train" or "test".
     `pictures` are the seven photographs, or any of `PICTURES`; each gives ``n / 7`` crops (the first ``n % 7`` one
     more; with another number of pictures likewise). A crop has a random band and
     position drawn from `generator` (torch's own without one), is mirrored with probability one half, and
