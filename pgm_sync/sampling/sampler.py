@@ -66,6 +66,9 @@ class SamplingState(NamedTuple):
 class SampleResult:
     """What `sample` returns.
 
+    ``info`` has scheduler, steps, seeds, denoiser_evaluations and peak_memory; of Eq. 8 the share of capped directions
+    (capped, capped_per_step, capped_by_node) and the rule that capped them (guard).
+
     >>> import torch, pgm_sync as ps
     >>> from diffusers import DDIMScheduler
     >>> denoiser = ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
@@ -77,7 +80,7 @@ class SampleResult:
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, denoiser_evaluations, peak_memory; Eq. 8: capped by step, node; guard
+    info: dict[str, Any]  # of the run
     graph: FactorGraph  # what was sampled
 
     def __repr__(self) -> str:
