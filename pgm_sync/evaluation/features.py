@@ -58,7 +58,7 @@ def embed(samples: Tensor, features: Features = pooled_pixels, batch: int = AT_O
                 raise ShapeError(
                     f"features must return a row per sample: {len(part)} samples gave {got}", got=got
                 )
-            rows.append(found.detach().double().flatten(1))
+            rows.append(found.detach().double().reshape(len(part), -1))  # one number per sample is a row too
     made = torch.cat(rows)
     finite = torch.isfinite(made).all(1)
     if not finite.all():
