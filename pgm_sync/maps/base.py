@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ParameterError, ShapeError
 from ..spec import Spec
 
+#: Sizes of the axes of a content, without batch dimensions.
 Shape = tuple[int, ...]
 
 

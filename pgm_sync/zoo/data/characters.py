@@ -14,7 +14,9 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 
 from ...errors import ParameterError, SavedFileError
 
+#: Digits and capital letters, by position: what `glyph-unet` takes as condition.
 CHARACTERS = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+#: Type faces that characters are printed in.
 FACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
     "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique",

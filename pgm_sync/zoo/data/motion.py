@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...errors import ParameterError, ShapeError
 
+#: Kinds of motion of the double pendulum, by position: what `motion-unet` takes as condition.
 STYLES = ("slow", "fast", "mixed", "wild")
 FEATURES = ("theta_1", "theta_2", "omega_1", "omega_2")
 FRAMES = 32  # of a window
