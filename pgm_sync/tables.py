@@ -11,7 +11,22 @@ Row = TypeVar("Row", bound=tuple)
 
 
 class Table(Sequence[Row], Generic[Row], abc.ABC):
-    """A list of NamedTuples; a subclass says how one is shown: `head`, and `cells` of a row as texts."""
+    """A list of NamedTuples; a subclass says how one is shown: `head`, and `cells` of a row as texts.
+
+    It prints as a table, in notebooks too; `rows` are its elements.
+
+    >>> from typing import NamedTuple
+    >>> class Pair(NamedTuple):
+    ...     name: str
+    ...     rho: float
+    >>> class Pairs(Table[Pair]):
+    ...     head = ("pair", "rho")
+    ...     def cells(self, row):
+    ...         return row.name, f"{row.rho:+.2f}"
+    >>> Pairs([Pair("left - right", 0.8)])
+    pair          rho
+    left - right  +0.80
+    """
 
     head: ClassVar[tuple[str, ...]]
 

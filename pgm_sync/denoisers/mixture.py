@@ -85,7 +85,10 @@ class MixtureDenoiser(ComponentDenoiser):
     def from_sklearn(
         cls, mixture: Any, shape: tuple[int, ...] | None = None, labels: Any = None
     ) -> MixtureDenoiser:
-        """A fitted `sklearn.mixture.GaussianMixture` of any covariance type, on flattened data of `shape`."""
+        """A fitted `sklearn.mixture.GaussianMixture` of any covariance type, on flattened data of `shape`.
+
+        Raises ParameterError where it is not fitted.
+        """
         if not hasattr(mixture, "means_"):
             raise ParameterError(f"{type(mixture).__name__} is not fitted; call its fit(data) first")
         shape = mixture.means_.shape[1:] if shape is None else shape

@@ -28,6 +28,14 @@ def dense_joint(
 
     Every factor goes through the dense matrices of its maps: slow, short, and independent of the plans. Sites are
     ordered as in `shared_sites`; without Equality factors these are the elements of all nodes in insertion order.
+
+    `graph`, `evidence` and what it raises as of `infer`; `dtype` and `device` bring the evidence there first.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.potentials import Attraction
+    >>> joint = dense_joint(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)})
+    >>> joint.precision.tolist(), joint.mean.round(decimals=6).tolist()
+    ([[2.0, -1.0], [-1.0, 2.0]], [2.0, 1.0])
     """
     sites = sites or shared_sites(graph)
     unary, matrices, _ = read_evidence(graph, sites, evidence, dtype, device)

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 
 def pyplot() -> Any:
+    """`matplotlib.pyplot`, imported when first needed.
+
+    >>> pyplot().__name__
+    'matplotlib.pyplot'
+
+    Raises MissingPackageError without matplotlib.
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -31,7 +38,14 @@ def pyplot() -> Any:
 
 
 def correlation_colours() -> Any:
-    """The diverging colour map of all figures: blue for -1, grey for 0, orange for 1."""
+    """The diverging colour map of all figures: blue for -1, grey for 0, orange for 1.
+
+    >>> red, _, blue, _ = correlation_colours()(0.0)  # the colour of -1
+    >>> bool(blue > red)
+    True
+
+    Raises MissingPackageError without matplotlib.
+    """
     pyplot()
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -51,7 +65,14 @@ def draw_graph(
     Trajectories are circles, hidden variables dashed double circles (canvases dashed boxes), factors small
     squares. With a correlation `table`, ``ps.correlations(fitted)``, an edge has the colour of its leading
     mode's correlation, and its width grows with the mutual information of all its modes. `positions` of
-    trajectories and variables, in node distances, y downwards, override the layout.
+    trajectories and variables, in node distances, y downwards, override the layout. `ax` is where to draw, by default
+    new axes; `labels` writes names.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(3, (1,), ps.Correlation(0.8))
+    >>> axes = draw_graph(graph, ps.correlations(graph))
+    >>> sorted({text.get_text() for text in axes.texts} & {"0", "1", "2"})
+    ['0', '1', '2']
 
     Raises MissingPackageError without matplotlib, PgmSyncError on more than 250 nodes.
     """
@@ -120,9 +141,15 @@ def draw_graph(
 
 
 def draw_correlations(table: Iterable[Any], ax: Axes | None = None, numbers: bool | None = None) -> Axes:
-    """A heat map of a correlation table: one row per edge, one column per mode.
+    """A heat map of a correlation `table`: one row per edge, one column per mode.
 
-    `numbers` writes each correlation into its cell (default: up to 150 cells).
+    `numbers` writes each correlation into its cell (default: up to 150 cells). `ax` is where to draw, by default new
+    axes.
+
+    >>> import pgm_sync as ps
+    >>> axes = draw_correlations(ps.correlations(ps.chain_graph(3, (1,), ps.Correlation(0.8))))
+    >>> [text.get_text() for text in axes.texts]
+    ['0.80', '0.80']
 
     Raises MissingPackageError without matplotlib, ShapeError on an empty table.
     """
@@ -150,9 +177,14 @@ def draw_correlations(table: Iterable[Any], ax: Axes | None = None, numbers: boo
 
 
 def draw_images(pictures: Mapping[str, Tensor], columns: int = 2) -> Figure:
-    """Named image batches ``(n, C, H, W)`` with values in [0, 1], each sheet under its name.
+    """Named image batches ``(n, C, H, W)`` with values in [0, 1], each sheet under its name, `columns` in a row.
 
-    Raises MissingPackageError without matplotlib, ShapeError, NotFiniteError.
+    >>> import torch
+    >>> figure = draw_images({"averaging": torch.zeros(2, 3, 8, 8), "learned": torch.ones(2, 3, 8, 8)})
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['averaging', 'learned']
+
+    Raises MissingPackageError without matplotlib, ShapeError without `pictures`, NotFiniteError.
     """
     plt = pyplot()
     from .images import sheet

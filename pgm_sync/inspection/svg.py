@@ -19,7 +19,11 @@ MOST_WIDTH = 7.0
 
 
 def shade(rho: float) -> str:
-    """The CSS colour of a correlation: from --negative over --neutral to --positive."""
+    """The CSS colour of a correlation `rho`: from --negative over --neutral to --positive.
+
+    >>> shade(-0.25)
+    'color-mix(in oklab,var(--negative) 25%,var(--neutral))'
+    """
     share = round(100 * min(abs(rho), 1.0))
     return f"color-mix(in oklab,var(--{'positive' if rho > 0 else 'negative'}) {share}%,var(--neutral))"
 
@@ -35,7 +39,12 @@ def graph_svg(
     squares. With a correlation `table` an edge has the colour of its leading mode's correlation, and its
     width grows with the mutual information of all its modes. Shapes and parameters are hover titles.
     Colours are the CSS variables ``--positive``, ``--negative``, ``--neutral``, ``--ink``, ``--muted``,
-    ``--surface``, which the page defines.
+    ``--surface``, which the page defines. `positions` as of `layout`.
+
+    >>> import pgm_sync as ps
+    >>> drawn = graph_svg(ps.chain_graph(3, (1,), ps.Correlation(0.8)))
+    >>> drawn[:4], drawn.count("<circle")
+    ('<svg', 3)
 
     Raises what `layout` raises.
     """
@@ -148,7 +157,12 @@ def _factor_title(graph: FactorGraph, factor: Name, edge: Edge | None) -> str:
 
 
 def interval(row: Any) -> str:
-    """`` [low, high]`` where the row has an interval."""
+    """`` [low, high]`` where the `row` has an interval, else nothing.
+
+    >>> from types import SimpleNamespace
+    >>> interval(SimpleNamespace(low=0.751, high=0.842))
+    ' [0.75, 0.84]'
+    """
     bounds = (getattr(row, "low", None), getattr(row, "high", None))
     known = all(b is not None and math.isfinite(b) for b in bounds)
     return f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if known else ""

@@ -69,6 +69,8 @@ Tie = Symmetry | Stationary
 def mirror(graph: FactorGraph, names: Sequence[Name] | None = None, axis: int = -1) -> Symmetry:
     """Trajectories in reverse order, each flipped along `axis` of its shape: what a mirrored picture shows.
 
+    `names` are the trajectories in their order, all of the graph by default.
+
     >>> from pgm_sync.graph import chain_graph
     >>> mirror(chain_graph(3, (1, 8, 4))).nodes
     {0: 2, 1: 1, 2: 0}

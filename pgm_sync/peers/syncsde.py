@@ -29,7 +29,13 @@ OUT_OF_RANGE = 1e4  # of a state's numbers, beyond which it is the update that h
 
 @dataclass(frozen=True)
 class Pull:
-    """What draws a trajectory: `project` of its `source`'s noisy state, where `mask` is not zero."""
+    """What draws a trajectory: `project` of its `source`'s noisy state, where `mask` is not zero.
+
+    >>> import torch
+    >>> mirrored = Pull("left", project=lambda state: state.flip(-1))
+    >>> mirrored.project(torch.tensor([[1.0, 2.0]]))
+    tensor([[2., 1.]])
+    """
 
     source: Name
     project: Callable[[Tensor], Tensor] = lambda state: state  # pi: (n, *source shape) -> (n, *own shape)
@@ -37,8 +43,9 @@ class Pull:
 
 
 def step_gain(alpha_bar: float, alpha_bar_next: float) -> float:
-    """gamma: how far a DDIM step to the next level moves a state per unit of ``sigma^2 * score``.
+    """gamma: how far a DDIM step to the next level moves a state per unit of ``sigma^2 * score`` (section 5).
 
+    `alpha_bar` and `alpha_bar_next` are alpha^2 of a variance preserving level and of the next, less noisy one.
     >>> round(step_gain(0.36, 0.64), 6)  # 0.8 / 0.6 - 0.6 / 0.8
     0.583333
     """
@@ -53,11 +60,18 @@ def pulled(
     mask: Tensor | float = 1.0,
     form: str = "explicit",
 ) -> Tensor:
-    """One SyncSDE update.
+    """One SyncSDE update (arXiv 2503.21555; section 5) of a state `stepped` by DDIM from `noisy`, towards `target`.
 
-    "explicit" is the published one, ``stepped - G (noisy - target)`` with ``G = gain * mask``: it overshoots the
+    `form` "explicit" is the published one, ``stepped - G (noisy - target)`` with ``G = gain * mask``: it overshoots the
     target for G > 1 and diverges with few steps or a strong pull. "implicit" takes the pull at its own result,
     ``G / (1 + G)`` in the place of G: the same to first order, and never beyond the target.
+
+    >>> import torch
+    >>> x, target = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    >>> pulled(x, x, target, gain=3.0).item(), pulled(x, x, target, gain=3.0, form="implicit").item()
+    (-2.0, 0.25)
+
+    Raises ParameterError on an unknown form.
     """
     if form not in FORMS:
         raise ParameterError(f"form={form!r} is not one of {', '.join(FORMS)}", form=form)
@@ -95,12 +109,24 @@ def sample_syncsde(
         a DDIM scheduler; it is copied, never changed. Steps are deterministic.
     seed, conditions, initial_noise, device, dtype
         as for `ps.sample`, from whose noise a run with the same seed starts.
+    num_inference_steps, num_samples
+        denoising steps, and joint samples.
     strength, form
         1/lambda, and the form of the update: see `pulled`.
 
     Raises UnsupportedSchedulerError for a scheduler other than DDIM, ParameterError, UnknownNameError, ShapeError on a
     projection or mask of another shape, and NotFiniteError, naming the trajectory and the step, when the explicit
     update diverges.
+
+    One node N(0, 1) by itself, the other drawn to it:
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> denoisers = {name: ps.GaussianDenoiser([0.0], [[1.0]]) for name in ("left", "right")}
+    >>> scheduler = DDIMScheduler(clip_sample=False)
+    >>> found = sample_syncsde(denoisers, {"right": Pull("left")}, scheduler, 20, num_samples=500, form="implicit")
+    >>> round(torch.corrcoef(torch.cat([found["left"], found["right"]], 1).T)[0, 1].item(), 1)
+    1.0
     """
     check_syncsde(scheduler, strength, form)
     graph = FactorGraph()  # without factors: it checks the arguments, and draws the noise

@@ -81,6 +81,26 @@ def attach(
 
     Raises UnknownNameError, ShapeError, BatchError for rows that do not fit the graph; UnsupportedSchedulerError;
     UnsupportedError; NotFiniteError, naming trajectory and step; ProcessError, ParameterError about processes.
+
+    Anything that steps a diffusers scheduler is a pipeline. This one's contents are N(0, 1), for which the model output
+    at ``x_t`` is ``sigma x_t``:
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> class Pipeline:
+    ...     def __init__(self):
+    ...         self.scheduler = DDIMScheduler(clip_sample=False)
+    ...     def __call__(self, latents):
+    ...         self.scheduler.set_timesteps(20)
+    ...         for t in self.scheduler.timesteps:
+    ...             output = (1 - self.scheduler.alphas_cumprod[t]) ** 0.5 * latents
+    ...             latents = self.scheduler.step(output, t, latents).prev_sample
+    ...         return latents
+    >>> pipe, graph = Pipeline(), ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> with ps.attach(pipe, graph) as attached:
+    ...     left, right = pipe(attached.noise(num_samples=1000)).reshape(2, 1000)
+    >>> round(torch.corrcoef(torch.stack([left, right]))[0, 1].item(), 1)
+    0.8
     """
     joint = joint_denoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     rows = Rows.of(graph, trajectories, axis, layout)
@@ -97,7 +117,19 @@ def attach(
 
 
 class Attachment:
-    """One synchronised pipeline: what happened in its last run, and noise to start it from."""
+    """One synchronised pipeline: what happened in its last run, and noise to start it from; made by `attach`.
+
+    It holds the `joint` denoiser and the `rows` of the pipeline that are its trajectories; `shares_noise`, `on_step`
+    and `processes` are as `attach` was asked for.
+
+    >>> import types, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> pipe = types.SimpleNamespace(scheduler=DDIMScheduler())
+    >>> with ps.attach(pipe, ps.wide_canvas((1, 1, 3), window=(1, 2), stride=1)) as attached:
+    ...     noise = attached.noise(seed=0)
+    >>> attached.trajectories, bool(noise[0, 0, 0, 1] == noise[1, 0, 0, 0])  # the pixel that both windows show
+    (['w0', 'w1'], True)
+    """
 
     def __init__(
         self,

@@ -22,21 +22,30 @@ DRAWS = 400  # bootstrap replicates that a measure keeps, so that methods are co
 
 
 class Measure(NamedTuple):
-    """One number about results, and which way is better: "lower", "higher", or close to a number."""
+    """One number about results, and which way is better: "lower", "higher", or close to a number.
 
-    name: str
+    >>> from pgm_sync.evaluation import mean
+    >>> level = Measure("level", "mean of the contents", better=0.0, of=lambda results: mean(results.content[:, 0]))
+    >>> level.of(Results(torch.tensor([[0.25], [0.75]]), {}, seeds=[0, 1])).value
+    0.5
+    """
+
+    name: str  # heads a column
     what: str  # one sentence, with units and the range
-    better: Better
-    of: Callable[[Results], Estimate]
+    better: Better  # "lower", "higher", or the number to be close to
+    of: Callable[[Results], Estimate]  # measures what one method made
 
 
 class Results(NamedTuple):
-    """What a method made, from seeds that all methods share."""
+    """What a method made, from seeds that all methods share.
+
+    >>> Results(torch.zeros(2, 3, 8, 24), {}, seeds=[0, 1]).content.shape
+    torch.Size([2, 3, 8, 24])
+    """
 
     content: Tensor  # (n, *shape): the joint results
     samples: Mapping[Name, Tensor]  # (n, *shape) per trajectory, and per hidden canvas
-    seeds: Sequence[int]
-
+    seeds: Sequence[int]  # of the rows
 
 class Unfitted(NamedTuple):
     """A graph before its potentials are learned, and what they are learned from."""
@@ -52,11 +61,19 @@ class Unfitted(NamedTuple):
 
 @dataclass
 class Scene:
-    """What every method is given."""
+    """What every method is given.
+
+    >>> import pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> scene = Scene(graph, denoiser, DDIMScheduler(clip_sample=False), options={"noise": {"noise_correlation": 0.5}})
+    >>> scene.learned is None, list(scene.options)
+    (True, ['noise'])
+    """
 
     graph: FactorGraph  # what trajectories share: what published methods know
-    denoisers: Denoiser | Mapping[Name, Denoiser]
-    scheduler: Any
+    denoisers: Denoiser | Mapping[Name, Denoiser]  # one for all trajectories, or by name
+    scheduler: Any  # of diffusers
     learned: FactorGraph | None = None  # the same with fitted potentials; None: `graph` is all there is
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of ours, by variant, for `ps.sample`
     device: str = "cpu"  # where states are kept
@@ -72,6 +89,11 @@ class Task(abc.ABC):
 
     A new one says what its scene is, how samples become one result, and what is measured; methods, costs, tables and
     pictures come from `tasks.run`. `docs/howto/own_task.rst` writes one.
+
+    >>> from pgm_sync import tasks
+    >>> task = tasks.load("motion")
+    >>> task.name, [measure.name for measure in task.measures()]
+    ('motion', ['energy distance', 'physics residual', 'energy drift', 'transitions'])
     """
 
     name: ClassVar[str]

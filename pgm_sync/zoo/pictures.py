@@ -15,13 +15,17 @@ from torch.nn.functional import interpolate
 
 from ..errors import ParameterError, SavedFileError, ShapeError, UnknownNameError
 
+#: Names of the seven photographs, by position: what `photo-patches` takes as condition.
 PHOTOGRAPHS = ("china", "flower", "astronaut", "coffee", "chelsea", "rocket", "hubble")
-TEXTURES = ("tissue", "brick", "gravel")  # repeat all over, so that bands of both splits look alike
+#: Names of three pictures that repeat all over, so that bands of both splits look alike.
+TEXTURES = ("tissue", "brick", "gravel")
+#: Photographs and textures, by position: what `photo-unet` takes as condition.
 PICTURES = PHOTOGRAPHS + TEXTURES
 FOLDER = Path(__file__).with_name("photographs")
 BANDS = 4
 SPLITS = ("train", "test")
-SCALES = (1.25, 2.0)  # photograph pixels per crop pixel: a 32 x 160 crop still fits into every band
+#: Photograph pixels per crop pixel, from and to: a 32 x 160 crop still fits into every band.
+SCALES = (1.25, 2.0)
 
 
 @cache
@@ -111,6 +115,7 @@ def wide_crops(
 ) -> Tensor | tuple[Tensor, Tensor]:  # (n, 3, H, W) [, (n) int64]
     """Random crops of the photographs, float32 in [-1, 1], in random order.
 
+    `n` of them, of the bands of `split` "train" or "test".
     `pictures` are the seven photographs, or any of `PICTURES`; each gives ``n / 7`` crops (the first ``n % 7`` one
     more; with another number of pictures likewise). A crop has a random band and
     position drawn from `generator` (torch's own without one), is mirrored with probability one half, and

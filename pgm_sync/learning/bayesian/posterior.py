@@ -31,26 +31,26 @@ LEVEL = 0.95  # of the intervals that go into the record, where ps.correlations 
 class CredibleCorrelation(NamedTuple):
     """Posterior of the correlation of one mode between two ends of a factor."""
 
-    factor: Name
-    first: Name
-    second: Name
-    mode: str
-    mean: float
-    low: float  # central interval
-    high: float
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # the other
+    mode: str  # as the maps label it
+    mean: float  # in (-1, 1)
+    low: float  # of the central interval
+    high: float  # of the central interval
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BayesianFit:
     """Draws from the posterior of a graph's potentials; see `fit_bayesian`."""
 
-    problem: Problem
+    problem: Problem  # the graph's features and blocks
     samples: Tensor  # (n, P) features
-    statistics: Statistics
-    parts: list[Part]
-    prior: Prior
-    draws: Draws
-    diagnostics: Diagnostics
+    statistics: Statistics  # moments, all that the likelihood sees
+    parts: list[Part]  # components of the graph
+    prior: Prior  # of correlations and scales
+    draws: Draws  # of all chains
+    diagnostics: Diagnostics  # whether they can be trusted
     record: Fit  # without intervals, which `graph` adds
 
     def __repr__(self) -> str:
