@@ -59,6 +59,7 @@ class Scene:
     scheduler: Any
     learned: FactorGraph | None = None  # the same with fitted potentials; None: `graph` is all there is
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of ours, by variant, for `ps.sample`
+    device: str = "cpu"  # where states are kept
 
 
 def generator(seed: int, k: int) -> torch.Generator:

@@ -21,6 +21,7 @@ from ..potentials import Equality, JointGaussian
 from ..zoo.light import lights, lit
 from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
 from .models import Model, load_model
+from .reading import pixel_classifier
 
 SIDE = 24
 LEARN_FROM = 2000  # composed pictures
@@ -188,18 +189,10 @@ class Mask(Task):
     @cached_property
     def _classifiers(self) -> dict[str, Any]:
         """Of the pixels of each region, in any light: principal components, and logistic regression on them."""
-        from sklearn.decomposition import PCA
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import PolynomialFeatures, StandardScaler
-
         draws = generator(self.seed, 3)
         crops, labels = zoo.wide_crops((3, SIDE, SIDE), 3500, "train", generator=draws, return_photos=True)
         crops = crops + lights(len(crops), generator=draws)
         return {
-            name: make_pipeline(
-                PCA(16, whiten=True, random_state=0), PolynomialFeatures(2), StandardScaler(),
-                LogisticRegression(C=0.1, max_iter=300),
-            ).fit(self._pixels(crops, name), labels.numpy())
+            name: pixel_classifier(self._pixels(crops, name), labels)
             for name in self.names
-        }  # fmt: skip
+        }

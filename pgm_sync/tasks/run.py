@@ -99,7 +99,7 @@ def sample_method(
         ])  # fmt: skip
     scene, seeds = task.scene, list(range(seed, seed + num_samples))
     denoisers = scene.denoisers if meter is None else meter.count(scene.denoisers)
-    common = {"conditions": task.conditions(seeds), "progress": progress, **options}
+    common = {"conditions": task.conditions(seeds), "progress": progress, "device": scene.device, **options}
     ours = _ours(scene)
     if method in ours:
         graph = scene.graph if scene.learned is None else scene.learned
@@ -272,5 +272,5 @@ def _tune(found: Comparison, method: str, steps: int, seed: int, count: int, pro
 
     return peers.tune(
         method, scene.graph, scene.denoisers, scene.scheduler, steps, seeds, objective,
-        conditions=task.conditions(seeds), progress=progress,
+        conditions=task.conditions(seeds), progress=progress, device=scene.device,
     )  # fmt: skip
