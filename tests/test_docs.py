@@ -20,9 +20,9 @@ CITATION = re.compile(r"Eq\. (\d+(?:'(?!s\b))?)")
 
 
 def blocks(page: Path) -> list[str]:
-    """The Python blocks of a page."""
-    found = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", page.read_text(), flags=re.M)
-    return [textwrap.dedent(block) for block in found]
+    """The Python blocks of a page, those in solutions of exercises included."""
+    found = re.findall(r"^( *)\.\. code-block:: python\n\n((?:\1   .*\n|\n)+)", page.read_text(), flags=re.M)
+    return [textwrap.dedent(block) for _, block in found]
 
 
 WITH_CODE = [page for page in PAGES if blocks(page)]
