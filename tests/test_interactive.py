@@ -1,0 +1,373 @@
+"""The interactive page: its arithmetic is the package's, in node and in the browser, and its controls do what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import diffusers
+import networkx as nx
+import pytest
+import torch
+
+import pgm_sync as ps
+from pgm_sync.inference import belief_propagation as bp
+from pgm_sync.metrics import energy_distance
+from pgm_sync.peers import Pull, sample_syncsde, step_gain
+from pgm_sync.score import JointDenoiser
+from tests.browser import browser, console_errors, needs_browser, open_page, overflow, requested
+
+PAGE = Path(__file__).parent.parent / "docs" / "_static" / "interactive"
+MODULES = ("linear", "gbp", "diffusion")
+NODE = shutil.which("node")
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+
+# What is asked of the page's modules, the same text in node and in the browser. JSON has no infinity.
+EVALUATE = """
+function evaluate({ gbp, diffusion }, kind, q) {
+  const asked = {
+    propagate() {
+      const p = gbp.problem(q.graph);
+      let messages = gbp.empty(p);
+      const trace = [];
+      for (let k = 0; k < q.iterations; k++) {
+        messages = gbp.iterate(p, messages, q.schedule, q.damping);
+        const { mean, variance } = gbp.beliefs(p, messages);
+        const said = p.directed.map((_, e) => gbp.said(p, messages, e).precision);
+        trace.push({ messages, mean, variance, said, residual: gbp.residual(p, mean) });
+      }
+      return { trace, edges: p.directed.map((e) => [e.source, e.target]), forest: p.forest };
+    },
+    exact() {
+      const p = gbp.problem(q.graph);
+      return { ...gbp.exact(p), radius: gbp.walkSummability(p) };
+    },
+    run() {
+      return gbp.run(gbp.problem(q.graph), q.schedule, q.damping, q.tolerance);
+    },
+    posterior: () => q.points.map((x) => diffusion.posterior(q.mixture, x, q.level)),
+    joint: () => q.points.map((x) =>
+      diffusion.denoised({ marginals: q.marginals, joint: q.joint }, x, q.level, q.settings)),
+    score: () => q.points.map((x) => diffusion.score({ joint: q.joint }, x, q.level, { method: "exact" })),
+    density: () => q.points.map((x) => diffusion.density(q.joint, x, q.level)),
+    sample: () => diffusion.sample({ marginals: q.marginals }, q.start, q.levels, q.settings).pop(),
+    gains: () => q.levels.slice(1).map((next, k) => diffusion.stepGain(q.levels[k], next)),
+    measures: () => ({ correlation: diffusion.correlation(q.x), energy: diffusion.energyDistance(q.x, q.y) }),
+    drawn: () => ({ noise: diffusion.noise(q.count, q.seed), truth: diffusion.drawTrue(q.joint, q.count, q.seed) }),
+  };
+  return asked[kind]();
+}
+"""
+
+
+@pytest.fixture(scope="module", params=["node", "chromium"])
+def ask(request):
+    """``ask(kind, **question)`` answers by the page's own modules."""
+    if request.param == "node":
+        if NODE is None:
+            pytest.skip("needs node on the PATH")
+        loads = "".join(f"{name}: require({json.dumps(str(PAGE / name))})," for name in MODULES)
+        code = f"{EVALUATE}; const [kind, q] = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
+        code += f"process.stdout.write(JSON.stringify(evaluate({{{loads}}}, kind, q)))"
+
+        def in_node(kind, **question):
+            done = subprocess.run(
+                [NODE, "-e", code], input=json.dumps([kind, question]), capture_output=True, text=True, timeout=60
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        yield in_node
+        return
+    with browser() as driver:
+        open_page(driver, PAGE / "index.html")
+
+        def in_browser(kind, **question):
+            code = f"{EVALUATE}; return JSON.stringify(evaluate(PGM, ...JSON.parse(arguments[0])))"
+            return json.loads(driver.execute_script(code, json.dumps([kind, question])))
+
+        yield in_browser
+
+
+def double(numbers):
+    return torch.as_tensor(numbers, dtype=torch.float64)
+
+
+def same(found, expected):
+    torch.testing.assert_close(double(found), double(expected), **CLOSE)
+
+
+# --- belief propagation
+
+
+def drawn(edges: nx.Graph, seed: int, low: float, high: float) -> dict:
+    """A graph for the page, with evidence at most nodes and correlations in [low, high]."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def number(a: float, b: float) -> float:
+        return a + (b - a) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+    nodes = [{"mean": number(-2, 2), "precision": number(0, 4) if number(0, 1) < 0.8 else 0.0} for _ in edges]
+    return {
+        "nodes": nodes,
+        "edges": [{"first": b, "second": a, "rho": number(low, high)} for a, b in edges.edges],
+    }
+
+
+GRAPHS = {
+    "chain": drawn(nx.path_graph(5), 0, -0.9, 0.95),
+    "tree": drawn(nx.balanced_tree(2, 2), 1, -0.9, 0.9),
+    "forest": drawn(nx.disjoint_union(nx.star_graph(3), nx.empty_graph(2)), 2, -0.9, 0.9),
+    "loop": drawn(nx.cycle_graph(6), 3, 0.5, 0.9),
+    "grid": drawn(nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3)), 4, -0.5, 0.6),
+    "loops": drawn(nx.complete_graph(5), 5, -0.4, 0.3),
+}
+FORESTS = ("chain", "tree", "forest")
+
+
+def posed(graph: dict) -> tuple[ps.FactorGraph, dict]:
+    """The same graph for the package; evidence and the prior N(0, 1) of a node are one unary Gaussian."""
+    built = ps.FactorGraph()
+    for k in range(len(graph["nodes"])):
+        built.add_trajectory(k, shape=1)
+    for k, edge in enumerate(graph["edges"]):
+        built.add_factor(f"edge {k}", [edge["first"], edge["second"]], ps.Correlation(edge["rho"]))
+    evidence = {}
+    for k, node in enumerate(graph["nodes"]):
+        total = 1 + node["precision"]
+        evidence[k] = (node["precision"] * node["mean"] / total, total)
+    return built, evidence
+
+
+def flat(by_name: dict, graph: dict) -> torch.Tensor:
+    return torch.stack([by_name[k].squeeze() for k in range(len(graph["nodes"]))])
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.4])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_messages_and_beliefs_after_every_flooding_step(ask, name, damping):
+    graph = GRAPHS[name]
+    found = ask("propagate", graph=graph, schedule="flooding", damping=damping, iterations=6)
+    network = bp.network(*posed(graph))
+    assert [tuple(edge) for edge in found["edges"]] == list(network.edges)
+    assert found["forest"] == network.forest == (name in FORESTS)
+    messages = bp.init(network)
+    for row in found["trace"]:
+        messages = bp.step(network, messages, damping=damping)
+        expected = [bp.message(network, messages, *edge) for edge in network.edges]
+        same(row["messages"]["precision"], torch.stack([m.precision.squeeze() for m in expected]))
+        same(row["messages"]["eta"], torch.stack([m.eta.squeeze() for m in expected]))
+        beliefs = bp.beliefs(network, messages)
+        same(row["mean"], flat(beliefs.mean, graph))
+        same(row["variance"], flat(beliefs.variance, graph))
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [(n, "sequential") for n in GRAPHS] + [(n, "tree") for n in FORESTS]
+)
+def test_an_iteration_of_the_other_schedules(ask, name, schedule):
+    graph = GRAPHS[name]
+    found = ask("propagate", graph=graph, schedule=schedule, damping=0.2, iterations=3)["trace"]
+    network = bp.network(*posed(graph))
+    for number, row in enumerate(found, 1):
+        with pytest.raises(ps.errors.ConvergenceError) as caught:
+            bp.run(network, schedule, damping=0.2, tolerance=1e-30, max_iterations=number)
+        same(row["residual"], caught.value.data["residual"])
+        beliefs = bp.beliefs(network, caught.value.data["messages"])
+        same(row["mean"], flat(beliefs.mean, graph))
+        same(row["variance"], flat(beliefs.variance, graph))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_truth_and_the_warnings(ask, name):
+    """The dense solve, the smallest eigenvalue and rho(|R|)."""
+    graph = GRAPHS[name]
+    found = ask("exact", graph=graph)
+    posterior = ps.infer(*posed(graph), method="exact")
+    same(found["mean"], flat(posterior.mean, graph))
+    same(found["variance"], flat(posterior.variance, graph))
+    same(found["smallest"], ps.margin(*posed(graph)).smallest)
+    same(found["radius"], ps.walk_summability(*posed(graph), tolerance=1e-13).radius)
+
+
+def complete(rho: float) -> dict:
+    """The presets "frustrated" (rho < 0) and "too strong" of the page."""
+    nodes = [{"mean": 1.5, "precision": float(k == 0)} for k in range(5)]
+    edges = [{"first": a, "second": b, "rho": rho} for a, b in nx.complete_graph(5).edges]
+    return {"nodes": nodes, "edges": edges}
+
+
+def test_what_is_not_normalisable_has_no_truth(ask):
+    found = ask("exact", graph=complete(0.5))
+    margin = ps.margin(*posed(complete(0.5)))
+    same(found["smallest"], margin.smallest)
+    assert found["smallest"] < 0
+    assert found["mean"] is None
+    assert not found["proper"]
+    assert not margin.proper
+
+
+def test_frustration_diverges_and_damping_helps(ask):
+    graph = complete(-0.5)
+    assert ask("exact", graph=graph)["proper"]
+    with pytest.raises(ps.errors.ConvergenceError, match="diverges") as caught:
+        bp.run(bp.network(*posed(graph)))
+    found = ask("run", graph=graph, schedule="flooding", damping=0, tolerance=1e-6)
+    assert (found["reason"], found["iteration"]) == ("diverges", len(caught.value.data["trace"]) - 1)
+    calm = bp.run(bp.network(*posed(graph)), damping=0.2)
+    found = ask("run", graph=graph, schedule="flooding", damping=0.2, tolerance=1e-6)
+    assert (found["reason"], found["iteration"]) == ("converged", calm.iterations)
+
+
+@pytest.mark.parametrize("rho", [-0.95, 0.95])
+def test_precisions_settle_even_where_means_do_not(ask, rho):
+    """What an edge says has a precision of 0 or more, so that no cavity is lost and only means can diverge."""
+    found = ask("propagate", graph=complete(rho), schedule="flooding", damping=0, iterations=40)
+    assert min(min(row["said"]) for row in found["trace"]) >= 0
+    network, messages = bp.network(*posed(complete(rho))), None
+    for row in found["trace"]:
+        messages = bp.step(network, messages or bp.init(network))
+        same(row["variance"], flat(bp.beliefs(network, messages).variance, complete(rho)))
+
+
+# --- two diffusion trajectories
+
+JOINT = [
+    {"weight": 0.4, "mean": [1.3, 0.8], "covariance": [[0.2, 0.05], [0.05, 0.15]]},
+    {"weight": 0.25, "mean": [-1.4, -1.0], "covariance": [[0.1, -0.03], [-0.03, 0.3]]},
+    {"weight": 0.35, "mean": [-0.5, -0.2], "covariance": [[0.05, 0.0], [0.0, 0.08]]},
+]
+MARGINALS = [
+    [{"weight": k["weight"], "mean": k["mean"][i], "variance": k["covariance"][i][i]} for k in JOINT] for i in (0, 1)
+]
+LEVELS = [{"alpha": math.cos(s * math.pi / 2), "sigma": math.sin(s * math.pi / 2)} for s in (0.02, 0.3, 0.6, 0.95)]
+
+
+def mixture(parts: list[dict]) -> ps.MixtureDenoiser:
+    if "variance" in parts[0]:
+        parts = [{**k, "mean": [k["mean"]], "covariance": [[k["variance"]]]} for k in parts]
+    columns = [double([k[what] for k in parts]) for what in ("weight", "mean", "covariance")]
+    return ps.MixtureDenoiser(*columns)
+
+
+DENOISERS = {i: mixture(MARGINALS[i]) for i in (0, 1)}
+
+
+@pytest.fixture
+def points(generator):
+    return 1.3 * torch.randn(40, 2, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_one_denoiser(ask, points, level):
+    found = ask("posterior", mixture=MARGINALS[0], points=points[:, 0].tolist(), level=level)
+    mean, covariance = DENOISERS[0].posterior(points[:, :1], ps.NoiseLevel(**level))
+    same([row["mean"] for row in found], mean[:, 0])
+    same([row["variance"] for row in found], covariance[:, 0, 0])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rho", [-0.8, 0.0, 0.5, 0.95])
+@pytest.mark.parametrize("method", ["surrogate", "denoiser"])
+def test_the_joint_denoised_contents(ask, points, level, rho, method):
+    """Eq. 5 and 6, with the floor of Eq. 8 where the denoisers' own covariances are wide."""
+    joint = JointDenoiser(ps.chain_graph(2, 1, ps.Correlation(rho)), posterior_covariance=method)
+    noisy = {i: points[:, i : i + 1] for i in (0, 1)}
+    at = ps.NoiseLevel(**level)
+    means, covariances = joint.ask(DENOISERS, noisy, at)
+    expected = joint(noisy, means, at, covariances)
+    if method == "denoiser" and rho == 0.95 and level in LEVELS[1:3]:
+        assert expected.capped > 0  # the case is there
+    found = ask(
+        "joint", points=points.tolist(), marginals=MARGINALS, level=level, settings={"method": method, "rho": rho}
+    )
+    same(found, torch.cat([expected.mean[0], expected.mean[1]], 1))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_true_joint(ask, points, level):
+    at, truth = ps.NoiseLevel(**level), mixture(JOINT)
+    question = {"points": points.tolist(), "joint": JOINT, "level": level}
+    mean = truth.denoise(points, at)
+    same(ask("joint", marginals=MARGINALS, settings={"method": "exact"}, **question), mean)
+    same(ask("score", **question), ps.score_from_denoised(mean, points, at))
+    covariances = [at.alpha**2 * double(k["covariance"]) + at.sigma**2 * torch.eye(2, dtype=torch.float64) for k in JOINT]
+    parts = torch.distributions.MultivariateNormal(
+        at.alpha * double([k["mean"] for k in JOINT]), torch.stack(covariances)
+    )
+    weights = double([k["weight"] for k in JOINT])
+    same(ask("density", **question), (parts.log_prob(points[:, None]).exp() * weights).sum(1))
+
+
+STEPS = 12
+
+
+def scheduler() -> diffusers.DDIMScheduler:
+    """DDIM whose table of levels is in double precision."""
+    found = diffusers.DDIMScheduler(clip_sample=False)
+    found.alphas_cumprod = found.alphas_cumprod.double()
+    found.final_alpha_cumprod = found.final_alpha_cumprod.double()
+    return found
+
+
+def path() -> list[dict]:
+    own = scheduler()
+    own.set_timesteps(STEPS)
+    rows = [(own.alphas_cumprod[t].item(), t.item() / 1000) for t in own.timesteps] + [(1.0, 0.0)]
+    return [{"alpha": a**0.5, "sigma": (1 - a) ** 0.5, "time": t} for a, t in rows]
+
+
+def test_whole_runs_of_every_method(ask, points):
+    """From the same noise, by the package's samplers: independent, learned (both C_i), and SyncSDE's attraction."""
+    start = {i: points[:, i : i + 1] for i in (0, 1)}
+    arguments = (scheduler(), STEPS, len(points))
+    options = {"initial_noise": start, "dtype": torch.float64}
+    graph = ps.chain_graph(2, 1, ps.Correlation(0.7))
+    drawn = {}
+    for method in ("surrogate", "denoiser"):
+        drawn[method] = ps.sample(
+            graph, DENOISERS, *arguments, posterior_covariance=method, progress=False, **options
+        ).samples
+    drawn["independent"] = ps.sample(graph, DENOISERS, *arguments, couple=False, progress=False, **options).samples
+    drawn["attraction"] = sample_syncsde(DENOISERS, {1: Pull(0)}, *arguments, strength=5.0, form="implicit", **options)
+    question = {"start": points.tolist(), "marginals": MARGINALS, "levels": path()}
+    for method, expected in drawn.items():
+        found = ask("sample", settings={"method": method, "rho": 0.7, "strength": 5.0}, **question)
+        same(found, torch.cat([expected[0], expected[1]], 1))
+
+
+def test_averaging_is_that_of_clean_contents(ask, points):
+    """SyncTweedies case 2, with a noise of its own for each."""
+    settings = {"method": "averaging"}
+    found = ask("joint", points=points.tolist(), marginals=MARGINALS, level=LEVELS[1], settings=settings)
+    at = ps.NoiseLevel(**LEVELS[1])
+    mean = torch.cat([DENOISERS[i].denoise(points[:, i : i + 1], at) for i in (0, 1)], 1).mean(1, keepdim=True)
+    same(found, mean.expand(-1, 2))
+
+
+def test_gains_and_measures(ask, points):
+    levels = path()
+    expected = [step_gain(a["alpha"] ** 2, b["alpha"] ** 2) for a, b in zip(levels, levels[1:], strict=False)]
+    same(ask("gains", levels=levels), expected)
+    x, y = points[:25], points[25:] + 0.3
+    found = ask("measures", x=x.tolist(), y=y.tolist())
+    same(found["correlation"], torch.corrcoef(x.T)[0, 1])
+    same(found["energy"], energy_distance(x, y).value)
+
+
+def test_draws_are_those_of_the_distributions_and_of_the_seed(ask):
+    first, again, other = (ask("drawn", count=4000, seed=seed, joint=JOINT) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    noise, truth = (double(first[what]) for what in ("noise", "truth"))
+    assert torch.allclose(torch.cov(noise.T), torch.eye(2, dtype=torch.float64), atol=0.08)
+    weights, means, covariances = (
+        double([k[what] for k in JOINT]) for what in ("weight", "mean", "covariance")
+    )
+    mean = weights @ means
+    second = torch.einsum("k,kij->ij", weights, covariances + means[:, :, None] * means[:, None, :])
+    assert torch.allclose(truth.mean(0), mean, atol=0.06)
+    assert torch.allclose(torch.cov(truth.T), second - torch.outer(mean, mean), atol=0.06)
