@@ -224,9 +224,58 @@
     return value / Math.SQRT2;
   }
 
+  // Share of samples whose modes go together: the mode of either content that is nearest, and whether the true joint has
+  // more than a little weight on that pair. Null where it has one mode only.
+  function matching(joint, points) {
+    if (joint.length < 2) return null;
+    const likely = joint.filter((k) => k.weight > 0.1).map((k) => String(k.mean));
+    const modes = [0, 1].map((i) => [...new Set(joint.map((k) => k.mean[i]))]);
+    const nearest = (x, i) => modes[i].reduce((best, m) => (Math.abs(x - m) < Math.abs(x - best) ? m : best));
+    return points.filter((x) => likely.includes(String(x.map(nearest)))).length / points.length;
+  }
+
+  // --- true joints, all of mean 0 and variance 1 in both contents
+
+  function round(weight, mean, variance) {
+    return { weight, mean, covariance: [[variance, 0], [0, variance]] };
+  }
+
+  // Two modes each, the same one with probability `same`.
+  function twoModes(same) {
+    const [m, v] = [0.9, 0.19];
+    return [
+      round(same / 2, [m, m], v), round(same / 2, [-m, -m], v),
+      round((1 - same) / 2, [m, -m], v), round((1 - same) / 2, [-m, m], v),
+    ];
+  }
+
+  // Three modes each, the same one with probability `same`.
+  function threeModes(same) {
+    const v = 0.06;
+    const a = Math.sqrt(1.5 * (1 - v));
+    const at = [-a, 0, a];
+    return at.flatMap((x, i) => at.map((y, j) => round((i === j ? same : (1 - same) / 2) / 3, [x, y], v)));
+  }
+
+  // One content is low where the other is extreme: dependence without correlation.
+  function bend() {
+    const v = 0.06;
+    const [a, b] = [Math.sqrt(1.5 * (1 - v)), Math.sqrt((1 - v) / 2)];
+    return [round(1 / 3, [-a, -b], v), round(1 / 3, [0, 2 * b], v), round(1 / 3, [a, -b], v)];
+  }
+
+  const worlds = {
+    gaussian: [{ weight: 1, mean: [0, 0], covariance: [[1, 0.8], [0.8, 1]] }],
+    agree: twoModes(0.95),
+    differ: twoModes(0.05),
+    three: threeModes(0.94),
+    bend: bend(),
+  };
+
   const api = {
     posterior, jointMean, density, exactMean, marginals, trueCorrelation, drawTrue, denoised, stepGain, step, score,
-    levels, sample, noise, correlation, energyDistance,
+    levels, sample, noise, correlation, energyDistance, matching,
+    worlds,
   };
   if (typeof module !== "undefined") module.exports = api;
   else root.PGM.diffusion = api;
