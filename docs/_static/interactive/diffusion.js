@@ -217,8 +217,11 @@
 
   // Unbiased 2 E|x - y| - E|x - x'| - E|y - y'|, in units of the root mean square over both numbers.
   function energyDistance(x, y) {
-    const total = (a, b) =>
-      a.reduce((sum, p) => sum + b.reduce((inner, q) => inner + Math.hypot(p[0] - q[0], p[1] - q[1]), 0), 0);
+    const total = (a, b) => {
+      let sum = 0;
+      for (const p of a) for (const q of b) sum += Math.sqrt((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2);
+      return sum;
+    };
     const [n, m] = [x.length, y.length];
     const value = (2 * total(x, y)) / (n * m) - total(x, x) / (n * (n - 1)) - total(y, y) / (m * (m - 1));
     return value / Math.SQRT2;

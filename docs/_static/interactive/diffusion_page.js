@@ -178,16 +178,10 @@
   const toX = (x) => frame.x0 + ((x + RANGE) / (2 * RANGE)) * frame.size;
   const toY = (y) => frame.y0 + ((RANGE - y) / (2 * RANGE)) * frame.size;
 
-  // The last level has no noise; a trace of it keeps scores finite there.
-  function shownLevel() {
-    const level = path[controls.level.value];
-    return level.sigma > 0 ? level : path[STEPS - 1];
-  }
-
   function draw() {
     if (!canvas.clientWidth || !parts) return;
     measure();
-    const level = shownLevel();
+    const level = path[controls.level.value];
     const points = result(state.method).states[controls.level.value];
     pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     shade(level);
@@ -197,10 +191,10 @@
     pen.rect(frame.x0, frame.y0, frame.size, frame.size);
     pen.clip();
     scatter(points);
-    if (controls.trueArrows.checked) arrows(level, { method: "exact" }, colour("ink"), 3.4);
-    if (controls.arrows.checked) arrows(level, settings(state.method), colour("blue"), 1.7);
+    if (level.sigma > 0 && controls.trueArrows.checked) arrows(level, { method: "exact" }, colour("ink"), 3.4);
+    if (level.sigma > 0 && controls.arrows.checked) arrows(level, settings(state.method), colour("blue"), 1.7);
     pen.restore();
-    strips(points);
+    strips(points, level);
     describe(points, level);
   }
 
@@ -210,10 +204,9 @@
     picture.width = picture.height = n;
     const context = picture.getContext("2d");
     const image = context.createImageData(n, n);
-    const clean = { ...path[controls.level.value] };
     const at = (k) => -RANGE + (2 * RANGE * (k + 0.5)) / n;
     const values = Array.from({ length: n * n }, (_, k) =>
-      diffusion.density(parts.joint, [at(k % n), -at(Math.floor(k / n))], clean),
+      diffusion.density(parts.joint, [at(k % n), -at(Math.floor(k / n))], level),
     );
     const top = Math.max(...values);
     const [r, g, b] = colour("ink").match(/\w\w/g).map((pair) => parseInt(pair, 16));
@@ -221,7 +214,6 @@
     context.putImageData(image, 0, 0);
     pen.imageSmoothingEnabled = true;
     pen.drawImage(picture, frame.x0, frame.y0, frame.size, frame.size);
-    void level;
   }
 
   function axes() {
@@ -288,10 +280,9 @@
   }
 
   // Histograms of the samples at both edges, under the curves of the true marginals.
-  function strips(points) {
+  function strips(points, level) {
     const bins = 32;
     const width = (2 * RANGE) / bins;
-    const level = path[controls.level.value];
     for (const i of [0, 1]) {
       const counts = Array(bins).fill(0);
       for (const x of points) {
@@ -333,18 +324,18 @@
   }
 
   function describe(points, level) {
-    const own = path[controls.level.value];
-    const error = scoreError(level);
-    const wanted = own.alpha ** 2 * diffusion.trueCorrelation(parts.joint);
+    const wanted = level.alpha ** 2 * diffusion.trueCorrelation(parts.joint);
     const found = diffusion.correlation(points);
-    statusList("level-status", [
-      [error < 0.05 ? "good" : "", "Score:", `off by ${number(100 * error, 1)} % of the true one at this level.`],
-      ["", "States:", `correlation ${number(found)}; true states have ${number(wanted)}.`],
-    ]);
+    const states = ["", "States:", `correlation ${number(found)}; true states have ${number(wanted)}.`];
+    const error = level.sigma > 0 ? scoreError(level) : null;
+    const score = error === null
+      ? ["", "Score:", "without noise there is none. Move the slider to the left to see it."]
+      : [error < 0.05 ? "good" : "", "Score:", `off by ${number(100 * error, 1)} % of the true one at this level.`];
+    statusList("level-status", [score, states]);
     canvas.setAttribute(
       "aria-label",
       `${METHODS[state.method][0]}, ${levelText(controls.level.value)}: ${SAMPLES} samples with correlation ` +
-        `${number(found)}, true states ${number(wanted)}; the score is off by ${number(100 * error, 1)} %`,
+        `${number(found)}, true states ${number(wanted)}`,
     );
   }
 

@@ -88,12 +88,14 @@
     return p.n ? linear.eigenvalues(scaled)[p.n - 1] : 0;
   }
 
+  // Messages that say nothing, so that a node believes its prior and its own evidence. (Zeros, where the package starts by
+  // default, leave the factors' own diagonals with the nodes: another start, the same end.)
   function empty(p) {
-    return { precision: p.directed.map(() => 0), eta: p.directed.map(() => 0) };
+    return { precision: p.directed.map(({ own }) => -own), eta: p.directed.map(() => 0) };
   }
 
-  // The new message along directed edge k, before damping. Its cavity is positive from empty messages on: by induction
-  // the precision that an edge says (see `said`) is at least 0, so that c >= 1 / (1 - rho^2). Only means can diverge.
+  // The new message along directed edge k, before damping. Its cavity is always positive: by induction what an edge says
+  // (see `said`) has a precision of at least 0, so that c >= 1 / (1 - rho^2). Only means can diverge.
   function message(p, messages, k) {
     const { source, target, coupling, reverse } = p.directed[k];
     let cavity = p.diagonal[source];

@@ -374,7 +374,7 @@
     const y = from.y + 0.68 * dy + (9 * dx) / length;
     const angle = (Math.atan2(dy, dx) * 180) / Math.PI;
     const strength = precision / (precision + 0.5);
-    const shown = messages.precision[k] === 0 ? 0 : 0.2 + 0.8 * strength;
+    const shown = precision === 0 ? 0 : 0.2 + 0.8 * strength;
     set(glyphLayer.children[k], { transform: `translate(${x},${y}) rotate(${angle})`, opacity: shown });
   }
 
@@ -418,7 +418,7 @@
   // What message k says about its receiver.
   function sentence(k) {
     const { precision, mean } = gbp.said(p, messages, k);
-    return mean === null ? "nothing" : `mean ${short(mean)}, precision ${number(precision)}`;
+    return mean === null ? "says nothing" : `mean ${short(mean)}, precision ${number(precision)}`;
   }
 
   function land() {
@@ -587,8 +587,7 @@
     const rows = p.directed.flatMap(({ source, target }, k) => {
       const along = [source, target].includes(edge.first) && [source, target].includes(edge.second);
       if (!along) return [];
-      const text = messages.precision[k] === 0 && messages.eta[k] === 0 ? "not sent yet" : sentence(k);
-      return [html("dt", {}, `${state.nodes[source].name} → ${state.nodes[target].name}`), html("dd", {}, text)];
+      return [html("dt", {}, `${state.nodes[source].name} → ${state.nodes[target].name}`), html("dd", {}, sentence(k))];
     });
     list.replaceChildren(...rows);
   }
