@@ -56,6 +56,7 @@ function evaluate({ gbp, diffusion }, kind, q) {
     sample: () => diffusion.sample({ marginals: q.marginals }, q.start, q.levels, q.settings).pop(),
     gains: () => q.levels.slice(1).map((next, k) => diffusion.stepGain(q.levels[k], next)),
     measures: () => ({ correlation: diffusion.correlation(q.x), energy: diffusion.energyDistance(q.x, q.y) }),
+    matching: () => diffusion.matching(q.joint, q.points),
     drawn: () => ({ noise: diffusion.noise(q.count, q.seed), truth: diffusion.drawTrue(q.joint, q.count, q.seed) }),
   };
   return asked[kind]();
@@ -75,7 +76,11 @@ def ask(request):
 
         def in_node(kind, **question):
             done = subprocess.run(
-                [NODE, "-e", code], input=json.dumps([kind, question]), capture_output=True, text=True, timeout=60
+                [NODE, "-e", code],
+                input=json.dumps([kind, question]),
+                capture_output=True,
+                text=True,
+                timeout=60,
             )
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)
@@ -187,7 +192,12 @@ def test_an_iteration_of_the_other_schedules(ask, name, schedule):
     for number, row in enumerate(found, 1):
         with pytest.raises(ps.errors.ConvergenceError) as caught:
             bp.run(
-                network, schedule, 0.2, tolerance=1e-30, max_iterations=number, messages=silence(network, graph)
+                network,
+                schedule,
+                0.2,
+                tolerance=1e-30,
+                max_iterations=number,
+                messages=silence(network, graph),
             )
         same(row["residual"], caught.value.data["residual"])
         beliefs = bp.beliefs(network, caught.value.data["messages"])
@@ -258,9 +268,12 @@ JOINT = [
     {"weight": 0.35, "mean": [-0.5, -0.2], "covariance": [[0.05, 0.0], [0.0, 0.08]]},
 ]
 MARGINALS = [
-    [{"weight": k["weight"], "mean": k["mean"][i], "variance": k["covariance"][i][i]} for k in JOINT] for i in (0, 1)
+    [{"weight": k["weight"], "mean": k["mean"][i], "variance": k["covariance"][i][i]} for k in JOINT]
+    for i in (0, 1)
 ]
-LEVELS = [{"alpha": math.cos(s * math.pi / 2), "sigma": math.sin(s * math.pi / 2)} for s in (0.02, 0.3, 0.6, 0.95)]
+LEVELS = [
+    {"alpha": math.cos(s * math.pi / 2), "sigma": math.sin(s * math.pi / 2)} for s in (0.02, 0.3, 0.6, 0.95)
+]
 
 
 def mixture(parts: list[dict]) -> ps.MixtureDenoiser:
@@ -299,7 +312,11 @@ def test_the_joint_denoised_contents(ask, points, level, rho, method):
     if method == "denoiser" and rho == 0.95 and level == LEVELS[2]:
         assert expected.capped > 0  # the case is there
     found = ask(
-        "joint", points=points.tolist(), marginals=MARGINALS, level=level, settings={"method": method, "rho": rho}
+        "joint",
+        points=points.tolist(),
+        marginals=MARGINALS,
+        level=level,
+        settings={"method": method, "rho": rho},
     )
     same(found, torch.cat([expected.mean[0], expected.mean[1]], 1))
 
@@ -311,7 +328,9 @@ def test_the_true_joint(ask, points, level):
     mean = truth.denoise(points, at)
     same(ask("joint", marginals=MARGINALS, settings={"method": "exact"}, **question), mean)
     same(ask("score", **question), ps.score_from_denoised(mean, points, at))
-    covariances = [at.alpha**2 * double(k["covariance"]) + at.sigma**2 * torch.eye(2, dtype=torch.float64) for k in JOINT]
+    covariances = [
+        at.alpha**2 * double(k["covariance"]) + at.sigma**2 * torch.eye(2, dtype=torch.float64) for k in JOINT
+    ]
     parts = torch.distributions.MultivariateNormal(
         at.alpha * double([k["mean"] for k in JOINT]), torch.stack(covariances)
     )
@@ -348,8 +367,12 @@ def test_whole_runs_of_every_method(ask, points):
         drawn[method] = ps.sample(
             graph, DENOISERS, *arguments, posterior_covariance=method, progress=False, **options
         ).samples
-    drawn["independent"] = ps.sample(graph, DENOISERS, *arguments, couple=False, progress=False, **options).samples
-    drawn["attraction"] = sample_syncsde(DENOISERS, {1: Pull(0)}, *arguments, strength=5.0, form="implicit", **options)
+    drawn["independent"] = ps.sample(
+        graph, DENOISERS, *arguments, couple=False, progress=False, **options
+    ).samples
+    drawn["attraction"] = sample_syncsde(
+        DENOISERS, {1: Pull(0)}, *arguments, strength=5.0, form="implicit", **options
+    )
     question = {"start": points.tolist(), "marginals": MARGINALS, "levels": path()}
     for method, expected in drawn.items():
         found = ask("sample", settings={"method": method, "rho": 0.7, "strength": 5.0}, **question)
@@ -361,7 +384,9 @@ def test_averaging_is_that_of_clean_contents(ask, points):
     settings = {"method": "averaging"}
     found = ask("joint", points=points.tolist(), marginals=MARGINALS, level=LEVELS[1], settings=settings)
     at = ps.NoiseLevel(**LEVELS[1])
-    mean = torch.cat([DENOISERS[i].denoise(points[:, i : i + 1], at) for i in (0, 1)], 1).mean(1, keepdim=True)
+    mean = torch.cat([DENOISERS[i].denoise(points[:, i : i + 1], at) for i in (0, 1)], 1).mean(
+        1, keepdim=True
+    )
     same(found, mean.expand(-1, 2))
 
 
@@ -388,3 +413,339 @@ def test_draws_are_those_of_the_distributions_and_of_the_seed(ask):
     second = torch.einsum("k,kij->ij", weights, covariances + means[:, :, None] * means[:, None, :])
     assert torch.allclose(truth.mean(0), mean, atol=0.06)
     assert torch.allclose(torch.cov(truth.T), second - torch.outer(mean, mean), atol=0.06)
+
+
+def test_matching_modes_by_their_definition(ask, points):
+    """The share of pairs whose nearest modes are those of a component with more than a tenth of the weight."""
+    components = [[0.45, 1, 1], [0.45, -1, -0.5], [0.05, 1, -0.5], [0.05, -1, 1]]
+    joint = [{"weight": w, "mean": [a, b], "covariance": [[0.1, 0], [0, 0.1]]} for w, a, b in components]
+    first = points[:, 0] > 0
+    second = points[:, 1] > 0.25
+    same(ask("matching", joint=joint, points=points.tolist()), (first == second).double().mean())
+
+
+# --- the page in the browser
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture
+def page(driver):
+    """The page as it opens; at the end its console has to be silent."""
+    open_page(driver, PAGE / "index.html")
+    yield driver
+    assert console_errors(driver) == []
+
+
+def element(page, selector):
+    from selenium.webdriver.common.by import By
+
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def click(page, selector):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    found = element(page, selector)
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
+    ActionChains(page).move_to_element(found).click().perform()
+
+
+def press(page, selector, *keys):
+    """Keys for an element that has the focus."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    page.execute_script("arguments[0].focus()", element(page, selector))
+    ActionChains(page).send_keys(*keys).perform()
+
+
+def slide(page, name, value):
+    page.execute_script(
+        "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('input'))",
+        name, value,
+    )  # fmt: skip
+
+
+def graph(page):
+    return json.loads(page.execute_script("return JSON.stringify(PGM.graph())"))
+
+
+def finished(page, seconds=40):
+    """The graph once nothing moves any more."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, seconds, poll_frequency=0.05).until(
+        lambda p: p.execute_script("return PGM.graph().still")
+    )
+    return graph(page)
+
+
+def preset(page, key):
+    click(page, f"#presets [data-key={key}]")
+
+
+def status(page):
+    return element(page, "#status").text
+
+
+def posed_on_the_page(found):
+    """What the package makes of the graph that stands on the page."""
+    return posed({"nodes": found["graph"]["nodes"], "edges": found["graph"]["edges"]})
+
+
+def test_a_graph_that_is_edited_by_hand(page):
+    """Add a node, add edges, set rho, run: the beliefs are those of the package, and the table shows them."""
+    preset(page, "chain")
+    click(page, "#add-node")
+    found = graph(page)
+    assert [node["name"] for node in found["graph"]["nodes"]] == list("abcdef")
+    for other in (0, 2):
+        click(page, "[data-key=node-5]")
+        click(page, "#connect")
+        click(page, f"[data-key=node-{other}]")
+        slide(page, "edge-rho", -0.4)
+    click(page, "[data-key=node-5]")
+    slide(page, "seen-precision", 3)
+    slide(page, "seen-mean", -2)
+    found = graph(page)
+    assert found["graph"]["edges"][-2:] == [{"first": 5, "second": k, "rho": -0.4} for k in (0, 2)]
+    assert found["graph"]["nodes"][5]["precision"] == 3
+    assert "Loops." in status(page)
+    click(page, "#run")
+    found = finished(page)
+    assert found["outcome"] == "converged"
+    exact = ps.infer(*posed_on_the_page(found), method="exact")
+    mean = flat(exact.mean, found["graph"])
+    assert torch.allclose(double(found["beliefs"]["mean"]), mean, atol=1e-5)
+    same(found["truth"]["mean"], mean)
+    row = element(page, "#beliefs tbody tr:last-child").text.replace("−", "-")
+    assert row.startswith(f"f {mean[5].item():.2f} ±")
+
+
+def test_one_message_at_a_time_on_a_tree(page):
+    """Two messages for every edge, and every belief is exact."""
+    click(page, "#graph [data-setup=chain]")
+    for number in range(1, 9):
+        assert graph(page)["sweeps"] == 0
+        click(page, "#send-one")
+        assert graph(page)["sent"] == number % 8
+    found = finished(page)
+    assert found["sweeps"] == 1
+    same(found["beliefs"]["mean"], found["truth"]["mean"])
+    same(found["beliefs"]["variance"], found["truth"]["variance"])
+    assert "No loops." in status(page)
+
+
+def test_a_message_in_flight_says_what_it_says(page):
+    preset(page, "chain")
+    page.execute_script("document.getElementById('send-one').click()")
+    label = element(page, "[data-layer=flying] text").get_attribute("textContent")
+    expected = f"mean {1.5 / 0.8:.2f}, precision "  # 1.5 was seen of the first, which is 0.8 of the second
+    assert label.startswith(expected)
+    found = finished(page)
+    assert found["sent"] == 1
+    network = bp.network(*posed_on_the_page(found))
+    messages = bp.step(network, bp.init(network, silence(network, found["graph"])), (0, 1))
+    said = 0.8**2 / (1 - 0.8**2) + bp.message(network, messages, 0, 1).precision.item()
+    assert label == f"{expected}{said:.2f}"
+
+
+@pytest.mark.parametrize(("setup", "ratio"), [("loop", "below"), ("twisted", "above")])
+def test_variances_on_loops_as_the_answers_say(page, setup, ratio):
+    click(page, f"#graph [data-setup={setup}]")
+    click(page, "#run")
+    found = finished(page)
+    assert found["outcome"] == "converged"
+    ratios = double(found["beliefs"]["variance"]) / double(found["truth"]["variance"])
+    assert bool((ratios < 0.9).all() if ratio == "below" else (ratios > 1.1).all())
+    assert torch.allclose(double(found["beliefs"]["mean"]), double(found["truth"]["mean"]), atol=1e-5)
+    assert "means are exact, variances are" in status(page)
+    compared = bp.compare_with_exact(bp.run(bp.network(*posed_on_the_page(found)), tolerance=1e-8))
+    assert torch.allclose(ratios, double([row.variance_ratio for row in compared]), atol=1e-5)
+
+
+def test_warnings_by_name(page):
+    click(page, "#graph [data-setup=frustrated]")
+    assert "Normalisable" in status(page)
+    assert "Not walk-summable" in status(page)
+    click(page, "#run")
+    assert finished(page)["outcome"] == "diverges"
+    assert "Diverges" in status(page)
+    assert not element(page, "#run").is_enabled()
+    slide(page, "damping", 0.3)
+    click(page, "#restart")
+    click(page, "#run")
+    assert finished(page)["outcome"] == "converged"
+    click(page, "#graph [data-setup=strong]")
+    assert "Not normalisable" in status(page)
+    assert graph(page)["truth"]["mean"] is None
+
+
+@pytest.mark.parametrize("key", ["chain", "tree", "loop", "grid"])
+def test_presets_converge(page, key):
+    preset(page, key)
+    assert element(page, f"#presets [data-key={key}]").get_attribute("aria-pressed") == "true"
+    click(page, "#run")
+    assert finished(page)["outcome"] == "converged"
+    assert "Converged" in status(page)
+
+
+def test_moving_evidence_leaves_every_spread(page):
+    click(page, "#graph [data-setup=tree]")
+    before = graph(page)
+    slide(page, "seen-mean", -2)
+    after = graph(page)
+    same(after["beliefs"]["variance"], before["beliefs"]["variance"])
+    assert after["beliefs"]["mean"] != before["beliefs"]["mean"]
+    assert torch.allclose(double(after["beliefs"]["mean"]), double(after["truth"]["mean"]), atol=1e-5)
+
+
+def test_nodes_are_dragged(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    preset(page, "chain")
+    before = graph(page)["graph"]["nodes"][2]
+    ActionChains(page).drag_and_drop_by_offset(element(page, "[data-key=node-2]"), 40, -60).perform()
+    after = graph(page)["graph"]["nodes"][2]
+    assert after["x"] > before["x"]
+    assert after["y"] < before["y"]
+
+
+def test_by_keyboard_alone(page):
+    from selenium.webdriver.common.keys import Keys
+
+    preset(page, "chain")
+    x = graph(page)["graph"]["nodes"][1]["x"]
+    press(page, "[data-key=node-1]", Keys.ARROW_RIGHT)
+    assert graph(page)["graph"]["nodes"][1]["x"] > x
+    press(page, "[data-key=edge-0]", Keys.ARROW_UP)
+    assert graph(page)["graph"]["edges"][0]["rho"] == 0.85
+    assert element(page, "[data-key=edge-0]").get_attribute("aria-valuenow") == "0.85"
+    press(page, "[data-key=node-0]", Keys.ENTER)
+    press(page, "#seen-mean", Keys.ARROW_RIGHT)
+    assert graph(page)["graph"]["nodes"][0]["mean"] == 1.6
+    press(page, "#connect", Keys.ENTER)
+    press(page, "[data-key=node-2]", Keys.SPACE)
+    assert len(graph(page)["graph"]["edges"]) == 5
+    press(page, "[data-key=node-4]", Keys.DELETE)
+    assert [node["name"] for node in graph(page)["graph"]["nodes"]] == list("abcd")
+    press(page, "#connect", Keys.ENTER)
+    assert element(page, "#stage-hint").text
+    press(page, "[data-key=node-0]", Keys.ESCAPE)
+    assert not element(page, "#stage-hint").text
+
+
+def test_tab_reaches_every_control(page):
+    """And each has a name that a screen reader can say."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    wanted = page.execute_script(
+        "return [...document.querySelectorAll('button, input, select, summary, a, [tabindex]')]"
+        ".filter((e) => !e.disabled && e.type !== 'radio').length"
+    )
+    page.execute_script("document.body.focus()")
+    reached = set()
+    for _ in range(wanted + 10):
+        ActionChains(page).send_keys(Keys.TAB).perform()
+        active = page.switch_to.active_element
+        if active.tag_name != "body":
+            reached.add(active.id)
+            assert active.accessible_name, active.get_attribute("outerHTML")
+    assert len(reached) >= wanted
+
+
+def diffusion(page):
+    return json.loads(page.execute_script("return JSON.stringify(PGM.diffusionState())"))
+
+
+def test_the_sampled_pair_as_the_answers_say(page):
+    click(page, "#diffusion [data-setup=differ]")
+    found = diffusion(page)["measures"]
+    assert found["attraction"]["correlation"] > 0.95
+    assert found["attraction"]["energy"] > 3 * found["independent"]["energy"]
+    assert found["averaging"]["energy"] > 3 * found["independent"]["energy"]
+    assert found["surrogate"]["correlation"] < -0.6
+    click(page, "#diffusion [data-setup=posterior]")
+    found = diffusion(page)["measures"]
+    assert found["denoiser"]["matching"] > found["surrogate"]["matching"] + 0.05
+    assert found["denoiser"]["energy"] < found["surrogate"]["energy"] < found["attraction"]["energy"]
+    click(page, "#diffusion [data-setup=attraction]")
+    closest = None
+    for power in [-1.5 + 0.05 * k for k in range(30)]:
+        slide(page, "strength", power)
+        found = diffusion(page)["measures"]
+        if closest is None or abs(found["attraction"]["correlation"] - 0.73) < abs(closest[1] - 0.73):
+            closest = (10**power, found["attraction"]["correlation"], found["attraction"]["energy"])
+    assert closest[0] == pytest.approx(0.2, abs=0.05)
+    assert closest[2] > found["surrogate"]["energy"]
+    click(page, "#diffusion [data-setup=bend]")
+    found = diffusion(page)
+    assert abs(found["fitted"]) < 0.1
+    assert found["measures"]["surrogate"]["energy"] > 0.8 * found["measures"]["independent"]["energy"]
+
+
+def test_the_gaussian_pair_has_the_exact_score(page):
+    click(page, "#diffusion [data-setup=exact]")
+    for level in (0, 10, 20, 30, 39):
+        slide(page, "level", level)
+        slide(page, "rho", 0.8)
+        assert "differs from the true one by 0.0 %" in element(page, "#level-status").text
+
+
+def test_the_samples_are_those_of_the_seed(page):
+    first = diffusion(page)
+    click(page, "#reseed")
+    second = diffusion(page)
+    assert second["measures"] != first["measures"]
+    page.refresh()
+    assert diffusion(page) == first
+
+
+def test_scrubbing_and_playing_through_the_noise(page):
+    picture = "return document.getElementById('plane').toDataURL()"
+    clean = page.execute_script(picture)
+    slide(page, "level", 5)
+    assert page.execute_script(picture) != clean
+    assert element(page, "#level-value").text.startswith("σ")
+    slide(page, "level", 37)
+    click(page, "#play")
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 20).until(lambda p: not diffusion(p)["playing"])
+    assert diffusion(page)["level"] == 40
+    assert page.execute_script(picture) == clean
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 736, 1280])
+def test_it_fits_and_is_silent(width, dark):
+    with browser(width, dark) as driver:
+        open_page(driver, PAGE / "index.html")
+        for key in ("grid", "strong"):
+            driver.execute_script(f"document.querySelector('[data-key={key}]').click()")
+            assert overflow(driver) == 0
+        driver.execute_script("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+        assert overflow(driver) == 0
+        background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        lightness = sum(map(int, background.removeprefix("rgb(").removesuffix(")").split(",")))
+        assert (lightness < 200) == dark
+        small = driver.execute_script(
+            "return [...document.querySelectorAll('p, li, td, th, label, button, text')]"
+            ".filter((e) => e.textContent.trim() && parseFloat(getComputedStyle(e).fontSize) < 11.5).length"
+        )
+        assert small == 0
+        assert console_errors(driver) == []
+        assert all(name.startswith(PAGE.as_uri()) for name in requested(driver))
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    for file in PAGE.iterdir():
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text, file.name
+        assert "https://" not in text, file.name

@@ -42,7 +42,7 @@
 
   const controls = {
     rho: slider("rho", (v) => `${number(v)}, learned ${number(state.fitted)}`, () => refresh()),
-    strength: slider("strength", (v) => number(v), () => refresh()),
+    strength: slider("strength", (v) => number(10 ** v), () => refresh()), // a power of ten
     level: slider("level", levelText, () => {
       pause();
       draw();
@@ -80,14 +80,14 @@
     controls.arrows.checked = arrows;
     controls.trueArrows.checked = trueArrows;
     controls.level.value = level;
-    controls.strength.value = 5;
+    controls.strength.value = 0.7;
     open(world);
     byId("worlds").scrollIntoView({ block: "start" });
   }
 
   // --- computing
 
-  const settings = (method) => ({ method, rho: controls.rho.value, strength: controls.strength.value });
+  const settings = (method) => ({ method, rho: controls.rho.value, strength: 10 ** controls.strength.value });
 
   function result(method) {
     const depends = { attraction: controls.strength.value, surrogate: controls.rho.value, denoiser: controls.rho.value };
@@ -330,7 +330,7 @@
     const error = level.sigma > 0 ? scoreError(level) : null;
     const score = error === null
       ? ["", "Score:", "without noise there is none. Move the slider to the left to see it."]
-      : [error < 0.05 ? "good" : "", "Score:", `off by ${number(100 * error, 1)} % of the true one at this level.`];
+      : [error < 0.05 ? "good" : "", "Score:", `differs from the true one by ${number(100 * error, 1)} % at this level.`];
     statusList("level-status", [score, states]);
     canvas.setAttribute(
       "aria-label",

@@ -11,11 +11,16 @@
 
   // --- where to start from: positions in the unit square, evidence [mean, precision], edges
 
-  const circle = (n, turn = -0.25) =>
-    Array.from({ length: n }, (_, k) => {
-      const angle = 2 * Math.PI * (k / n + turn);
-      return [0.5 + 0.5 * Math.cos(angle), 0.5 + 0.5 * Math.sin(angle)];
-    });
+  // A regular polygon that fills the square, the first corner on top.
+  function circle(n) {
+    const angles = Array.from({ length: n }, (_, k) => 2 * Math.PI * (k / n - 0.25));
+    const filled = (values) => {
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      return values.map((v) => (v - low) / (high - low));
+    };
+    const [x, y] = [filled(angles.map(Math.cos)), filled(angles.map(Math.sin))];
+    return angles.map((_, k) => [x[k], y[k]]);
+  }
   const every = (n) => Array.from({ length: n }, (_, k) => Array.from({ length: k }, (_, j) => [j, k])).flat();
   const around = (n) => Array.from({ length: n }, (_, k) => [k, (k + 1) % n]);
   const five = { at: circle(5), seen: { 0: [1.5, 1] }, edges: every(5) };
@@ -217,12 +222,14 @@
     if (running) return stop();
     byId("run").setAttribute("aria-pressed", "true");
     byId("run").textContent = "Pause";
-    const tick = (pause) => {
-      if (outcome || sweeps >= MOST_SWEEPS) return stop();
-      fly(advance(Infinity), pause * 0.9);
-      running = setTimeout(() => tick(Math.max(40, pause * 0.8)), calm() ? 40 : pause);
+    const tick = (pause, many) => {
+      let done = [];
+      for (let k = 0; k < many && !outcome && sweeps < MOST_SWEEPS; k++) done = advance(Infinity);
+      if (!done.length) return stop();
+      fly(done, pause * 0.9);
+      running = setTimeout(() => tick(Math.max(40, pause * 0.8), pause > 40 ? 1 : many + 1), calm() ? 40 : pause);
     };
-    tick(900);
+    tick(900, 1);
   }
 
   function stop() {
@@ -243,7 +250,7 @@
 
   function place(node) {
     const small = stage.clientWidth < 520;
-    const card = small ? { w: 66, h: 44 } : { w: 92, h: 58 };
+    const card = small ? { w: 68, h: 46 } : { w: 104, h: 66 };
     const [left, top, bottom] = [card.w / 2 + 10, card.h / 2 + 10, card.h / 2 + 46];
     return {
       ...card,
@@ -266,7 +273,7 @@
   function nodeElement(i) {
     const group = svg("g", { class: "node", tabindex: 0, role: "button", "data-key": `node-${i}` }, [
       svg("rect", { class: "card", rx: 8 }),
-      svg("line", { class: "axis" }),
+      svg("path", { class: "axis" }),
       svg("path", { class: "belief" }),
       svg("path", { class: "truth" }),
       svg("path", { class: "seen" }),
@@ -338,7 +345,7 @@
     const evidence = node.precision > 0 ? `, seen at ${number(node.mean)}` : "";
     group.setAttribute("aria-label", `Node ${node.name}${evidence}: belief ${short(now.mean[i])} ± ${number(sd)}${exactly}`);
     set(card, { x: -at.w / 2, y: -at.h / 2, width: at.w, height: at.h });
-    set(axis, { x1: -at.w / 2 + 4, x2: at.w / 2 - 4, y1: base, y2: base });
+    set(axis, { d: `M${-at.w / 2 + 4},${base} H${at.w / 2 - 4} M0,${base} v4` });
     belief.setAttribute("d", curve(now.mean[i], sd, at, top));
     exact.setAttribute("d", truth.proper ? curve(truth.mean[i], trueSd, at, top) : "");
     const x = (Math.max(-REACH, Math.min(REACH, node.mean)) / REACH) * (at.w / 2 - 4);
@@ -440,7 +447,8 @@
       plot.replaceChildren(svg("text", { x: left, y: h / 2 }, "No exact answer to compare with."));
       return;
     }
-    const [low, high] = [-8, 2];
+    const worst = Math.max(...trace.map((row) => Math.max(row.mean, row.sd)), 1e-300);
+    const [low, high] = [-8, Math.max(2, 2 * Math.ceil(Math.log10(worst) / 2))];
     const span = Math.max(4, Math.ceil(trace[trace.length - 1].at));
     const x = (at) => left + ((w - left - right) * at) / span;
     const y = (error) => {
@@ -451,7 +459,7 @@
     for (let power = low; power <= high; power += 2) {
       const at = y(10 ** power);
       parts.push(svg("line", { class: "grid", x1: left, x2: w - right, y1: at, y2: at }));
-      const label = power === 0 ? "1" : power === 2 ? "100" : `1e−${-power}`;
+      const label = power === 0 ? "1" : power === 2 ? "100" : `1e${power < 0 ? "−" : ""}${Math.abs(power)}`;
       parts.push(svg("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, label));
     }
     const every = Math.max(1, Math.ceil(span / 8));
@@ -519,7 +527,8 @@
     const ratios = now.variance.map((v, i) => v / truth.variance[i]);
     const [low, high] = [Math.min(...ratios), Math.max(...ratios)];
     if (Math.max(1 - low, high - 1) < 1e-4) return `${count}: means and variances are exact.`;
-    return `${count}: means are exact, variances are ${number(low)} to ${number(high)} of the exact ones.`;
+    const range = number(low) === number(high) ? number(low) : `${number(low)} to ${number(high)}`;
+    return `${count}: means are exact, variances are ${range} of the exact ones.`;
   }
 
   // --- what is selected
