@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   const { diffusion } = PGM;
-  const { byId, html, number, colour, calm, onTheme, slider, choices, statusList } = PGM.dom;
+  const { byId, html, number, rgb, colour, calm, onTheme, slider, choices, statusList } = PGM.dom;
 
   const SAMPLES = 400;
   const TRUE_SAMPLES = 600;
@@ -209,7 +209,7 @@
       diffusion.density(parts.joint, [at(k % n), -at(Math.floor(k / n))], level),
     );
     const top = Math.max(...values);
-    const [r, g, b] = colour("ink").match(/\w\w/g).map((pair) => parseInt(pair, 16));
+    const [r, g, b] = rgb("ink");
     values.forEach((value, k) => image.data.set([r, g, b, 110 * Math.sqrt(value / top)], 4 * k));
     context.putImageData(image, 0, 0);
     pen.imageSmoothingEnabled = true;

@@ -38,12 +38,33 @@
     return `${value < 0 ? "−" : ""}${mantissa}e${power}`;
   }
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  // A colour of the style sheet as [r, g, b], in the scheme that is on.
+  const probe = html("span", { hidden: "" });
+  document.body.append(probe);
+  function rgb(name) {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  }
+  const colour = (name) => `rgb(${rgb(name)})`;
 
   const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+  // Inside a page of the documentation, follow the light or dark that its reader has chosen there.
   function onTheme(act) {
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", act);
+    try {
+      const around = window.parent === window ? null : window.parent.document.body;
+      if (!around) return;
+      const follow = () => {
+        const chosen = around.dataset.theme;
+        document.documentElement.style.colorScheme = ["light", "dark"].includes(chosen) ? chosen : "";
+        act();
+      };
+      new MutationObserver(follow).observe(around, { attributeFilter: ["data-theme"] });
+      follow();
+    } catch (error) {
+      if (error.name !== "SecurityError") throw error; // a page of files may not look at another
+    }
   }
 
   // A slider with its value beside it. `show` turns the value into text; `act` runs on every change by hand.
@@ -89,5 +110,5 @@
     );
   }
 
-  PGM.dom = { byId, svg, html, set, number, short, colour, calm, onTheme, slider, choices, statusList };
+  PGM.dom = { byId, svg, html, set, number, short, rgb, colour, calm, onTheme, slider, choices, statusList };
 })();

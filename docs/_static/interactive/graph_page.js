@@ -325,7 +325,7 @@
     byId("connect").setAttribute("aria-pressed", String(state.connecting !== null));
     byId("stage-hint").textContent =
       state.connecting === null
-        ? ""
+        ? "Drag nodes. Double-click for a new one."
         : state.connecting === "first"
           ? "Choose the first node of the new edge. Escape cancels."
           : `Choose the node to join with ${state.nodes[state.connecting].name}. Escape cancels.`;
@@ -400,7 +400,7 @@
       if (t >= 1) return land();
       for (const { k, element, delay } of dots) {
         const part = Math.max(0, Math.min(1, (t - delay) / span));
-        const ease = part * part * (3 - 2 * part);
+        const ease = 0.12 + 0.76 * part * part * (3 - 2 * part);
         const [from, to] = [place(state.nodes[p.directed[k].source]), place(state.nodes[p.directed[k].target])];
         const [x, y] = [from.x + ease * (to.x - from.x), from.y + ease * (to.y - from.y)];
         set(element, { transform: `translate(${x},${y})`, opacity: part > 0 && part < 1 ? 1 : 0 });
@@ -411,7 +411,9 @@
   }
 
   function dot(k, labelled) {
-    const element = svg("g", { class: "message", opacity: 0 }, svg("circle", { r: 6 }));
+    const { precision } = gbp.said(p, messages, k);
+    const size = 3 + (4 * precision) / (precision + 0.5);
+    const element = svg("g", { class: "message", opacity: 0 }, svg("circle", { r: size }));
     if (labelled) {
       const text = sentence(k);
       element.append(
