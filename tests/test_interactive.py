@@ -478,7 +478,7 @@ def graph(page):
     return json.loads(page.execute_script("return JSON.stringify(PGM.graph())"))
 
 
-def finished(page, seconds=40):
+def finished(page, seconds=90):
     """The graph once nothing moves any more."""
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -689,6 +689,13 @@ def test_the_sampled_pair_as_the_answers_say(page):
             closest = (10**power, found["attraction"]["correlation"], found["attraction"]["energy"])
     assert closest[0] == pytest.approx(0.2, abs=0.05)
     assert closest[2] > found["surrogate"]["energy"]
+    spread = page.execute_script("""
+        const { diffusion } = PGM, joint = diffusion.worlds.agree;
+        const parts = { joint, marginals: diffusion.marginals(joint) };
+        const settings = { method: "attraction", strength: 0.2 };
+        const end = diffusion.sample(parts, diffusion.noise(400, 1), diffusion.levels(40), settings).pop();
+        return Math.sqrt(end.reduce((sum, x) => sum + x[1] ** 2, 0) / end.length)""")
+    assert spread == pytest.approx(0.8, abs=0.03)
     click(page, "#diffusion [data-setup=bend]")
     found = diffusion(page)
     assert abs(found["fitted"]) < 0.1
@@ -750,6 +757,30 @@ def test_it_fits_and_is_silent(dark):
             assert driver.execute_script(small_text) == 0
             assert console_errors(driver) == []
             assert all(name.startswith(PAGE.as_uri()) for name in requested(driver))
+
+
+@needs_browser
+def test_nodes_are_dragged_by_a_finger():
+    with browser(390) as driver:
+        driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        open_page(driver, PAGE / "index.html")
+        card = element(driver, "[data-key=node-2] .card")
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", card)
+        box = driver.execute_script("return arguments[0].getBoundingClientRect()", card)
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        before, scrolled = graph(driver)["graph"]["nodes"][2], driver.execute_script("return window.scrollY")
+        for kind, points in (
+            ("touchStart", [{"x": x, "y": y}]),
+            ("touchMove", [{"x": x + 10, "y": y - 30}]),
+            ("touchMove", [{"x": x + 20, "y": y - 60}]),
+            ("touchEnd", []),
+        ):
+            driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        after = graph(driver)["graph"]["nodes"][2]
+        assert after["y"] < before["y"] - 0.05
+        assert after["x"] > before["x"]
+        assert driver.execute_script("return window.scrollY") == scrolled
+        assert console_errors(driver) == []
 
 
 @needs_browser

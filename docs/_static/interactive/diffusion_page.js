@@ -18,7 +18,7 @@
 
   const METHODS = {
     independent: ["independent", "Each denoiser by itself. Every content is right, every pair is a matter of chance."],
-    averaging: ["averaging", "Both continue with the mean of their denoised contents (Eq. 12, as MultiDiffusion and SyncTweedies do)."],
+    averaging: ["averaging", "Both continue with the mean of their denoised contents (Eq. 12), each from its own noise."],
     attraction: ["attraction", "The second state is drawn to the first, by hand-set strength (SyncSDE, in its stable form)."],
     surrogate: ["learned ρ, surrogate C", "Eq. 5 with the learned ρ. Every posterior counts as that of a Gaussian."],
     denoiser: ["learned ρ, own C", "Eq. 5 with the learned ρ, and the posterior variances that the denoisers themselves state (Eq. 4)."],
