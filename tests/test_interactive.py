@@ -22,6 +22,7 @@ from pgm_sync.inference import belief_propagation as bp
 from pgm_sync.metrics import energy_distance
 from pgm_sync.peers import Pull, sample_syncsde, step_gain
 from pgm_sync.score import JointDenoiser
+from pgm_sync.score.exact import NoisyMixture
 from tests.browser import browser, console_errors, needs_browser, open_page, overflow, requested
 
 PAGE = Path(__file__).parent.parent / "docs" / "_static" / "interactive"
@@ -55,7 +56,7 @@ function evaluate({ gbp, diffusion }, kind, q) {
     posterior: () => q.points.map((x) => diffusion.posterior(q.mixture, x, q.level)),
     joint: () => q.points.map((x) =>
       diffusion.denoised({ marginals: q.marginals, joint: q.joint }, x, q.level, q.settings)),
-    score: () => q.points.map((x) => diffusion.score({ joint: q.joint }, x, q.level, { method: "exact" })),
+    drift: () => q.points.map((x) => diffusion.drift({ joint: q.joint }, x, q.level, { method: "exact" })),
     density: () => q.points.map((x) => diffusion.density(q.joint, x, q.level)),
     sample: () => diffusion.sample({ marginals: q.marginals }, q.start, q.levels, q.settings).pop(),
     gains: () => q.levels.slice(1).map((next, k) => diffusion.stepGain(q.levels[k], next)),
@@ -303,43 +304,40 @@ def test_one_denoiser(ask, points, level):
     same([row["variance"] for row in found], covariance[:, 0, 0])
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("c", [0.0, 0.6])
 @pytest.mark.parametrize("rho", [-0.8, 0.0, 0.5, 0.95])
 @pytest.mark.parametrize("method", ["surrogate", "denoiser"])
-def test_the_joint_denoised_contents(ask, points, level, rho, method):
-    """Eq. 5 and 6, with the floor of Eq. 8 where the denoisers' own covariances are wide."""
-    joint = JointDenoiser(ps.chain_graph(2, 1, ps.Correlation(rho)), posterior_covariance=method)
+def test_the_joint_denoised_contents(ask, points, rho, method, c):
+    """Eq. 5, 5' and 6, with what keeps Eq. 8 where the denoisers' own covariances are wide."""
+    joint = JointDenoiser(ps.chain_graph(2, 1, ps.Correlation(rho)), method, noise_correlation=c)
     noisy = {i: points[:, i : i + 1] for i in (0, 1)}
-    at = ps.NoiseLevel(**level)
-    means, covariances = joint.ask(DENOISERS, noisy, at)
-    expected = joint(noisy, means, at, covariances)
-    if method == "denoiser" and rho == 0.95 and level == LEVELS[2]:
-        assert expected.capped > 0  # the case is there
-    found = ask(
-        "joint",
-        points=points.tolist(),
-        marginals=MARGINALS,
-        level=level,
-        settings={"method": method, "rho": rho},
-    )
-    same(found, torch.cat([expected.mean[0], expected.mean[1]], 1))
+    settings = {"method": method, "rho": rho}
+    for level in LEVELS:
+        at = ps.NoiseLevel(**level)
+        means, covariances = joint.ask(DENOISERS, noisy, at)
+        expected = joint(noisy, means, at, covariances)
+        if method == "denoiser" and rho == 0.95 and level == LEVELS[2]:
+            assert expected.capped > 0  # the case is there
+        question = {"points": points.tolist(), "marginals": MARGINALS, "level": {**level, "r": c * rho}}
+        found = ask("joint", settings=settings, **question)
+        same(found, torch.cat([expected.mean[0], expected.mean[1]], 1))
 
 
+@pytest.mark.parametrize("r", [0.0, -0.7])
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_true_joint(ask, points, level):
-    at, truth = ps.NoiseLevel(**level), mixture(JOINT)
-    question = {"points": points.tolist(), "joint": JOINT, "level": level}
-    mean = truth.denoise(points, at)
+def test_the_true_joint(ask, points, level, r):
+    at, noise = ps.NoiseLevel(**level), double([[1, r], [r, 1]])
+    question = {"points": points.tolist(), "joint": JOINT, "level": {**level, "r": r}}
+    mean = NoisyMixture(mixture(JOINT), noise).denoise(points, at)
     same(ask("joint", marginals=MARGINALS, settings={"method": "exact"}, **question), mean)
-    same(ask("score", **question), ps.score_from_denoised(mean, points, at))
-    covariances = [
-        at.alpha**2 * double(k["covariance"]) + at.sigma**2 * torch.eye(2, dtype=torch.float64) for k in JOINT
-    ]
-    parts = torch.distributions.MultivariateNormal(
-        at.alpha * double([k["mean"] for k in JOINT]), torch.stack(covariances)
-    )
-    weights = double([k["weight"] for k in JOINT])
-    same(ask("density", **question), (parts.log_prob(points[:, None]).exp() * weights).sum(1))
+    covariances = torch.stack([at.alpha**2 * double(k["covariance"]) + at.sigma**2 * noise for k in JOINT])
+    means = at.alpha * double([k["mean"] for k in JOINT])
+    x = points.clone().requires_grad_()
+    parts = torch.distributions.MultivariateNormal(means, covariances)
+    density = (parts.log_prob(x[:, None]).exp() * double([k["weight"] for k in JOINT])).sum(1)
+    same(ask("density", **question), density.detach())
+    (score,) = torch.autograd.grad(density.log().sum(), x)
+    same(ask("drift", **question), at.sigma**2 * score @ noise)
 
 
 STEPS = 12
@@ -361,7 +359,7 @@ def path() -> list[dict]:
 
 
 def test_whole_runs_of_every_method(ask, points):
-    """From the same noise, by the package's samplers: independent, learned (both C_i), and SyncSDE's attraction."""
+    """From the same noise, by the package's samplers: independent, learned, with correlated noises, and SyncSDE."""
     start = {i: points[:, i : i + 1] for i in (0, 1)}
     arguments = (scheduler(), STEPS, len(points))
     options = {"initial_noise": start, "dtype": torch.float64}
@@ -371,13 +369,24 @@ def test_whole_runs_of_every_method(ask, points):
         drawn[method] = ps.sample(
             graph, DENOISERS, *arguments, posterior_covariance=method, progress=False, **options
         ).samples
+    question = {"start": points.tolist(), "marginals": MARGINALS, "levels": path()}
+    correlated = ps.sample(
+        graph,
+        DENOISERS,
+        *arguments,
+        posterior_covariance="denoiser",
+        noise_correlation=0.6,
+        progress=False,
+        **options,
+    ).samples
+    found = ask("sample", settings={"method": "denoiser", "rho": 0.7, "c": 0.6}, **question)
+    same(found, torch.cat([correlated[0], correlated[1]], 1))
     drawn["independent"] = ps.sample(
         graph, DENOISERS, *arguments, couple=False, progress=False, **options
     ).samples
     drawn["attraction"] = sample_syncsde(
         DENOISERS, {1: Pull(0)}, *arguments, strength=5.0, form="implicit", **options
     )
-    question = {"start": points.tolist(), "marginals": MARGINALS, "levels": path()}
     for method, expected in drawn.items():
         found = ask("sample", settings={"method": method, "rho": 0.7, "strength": 5.0}, **question)
         same(found, torch.cat([expected[0], expected[1]], 1))
@@ -710,6 +719,16 @@ def test_the_gaussian_pair_has_the_exact_score(page):
         assert "differs from the true one by 0.0 %" in element(page, "#level-status").text
 
 
+def test_correlated_noises_help_the_surrogate(page):
+    click(page, "#diffusion [data-setup=noises]")
+    before = diffusion(page)["measures"]["surrogate"]
+    slide(page, "noises", 0.9)
+    after = diffusion(page)["measures"]["surrogate"]
+    assert before["energy"] == pytest.approx(0.012, abs=0.001)
+    assert after["energy"] < 0.004
+    assert after["matching"] > before["matching"] + 0.05
+
+
 def test_the_samples_are_those_of_the_seed(page):
     first = diffusion(page)
     click(page, "#reseed")
@@ -802,6 +821,7 @@ def test_inside_a_page_it_follows_the_chosen_scheme(tmp_path, served):
             driver.execute_script("document.body.dataset.theme = arguments[0]", theme)
             driver.switch_to.frame(0)
             seen.append(driver.execute_script(background))
+            assert not element(driver, "header").is_displayed()  # the page around has a heading
             driver.switch_to.default_content()
         server.shutdown()
         assert seen == ["rgb(19, 20, 22)" if served else "rgb(255, 255, 255)", "rgb(255, 255, 255)"]

@@ -35,20 +35,36 @@
 
   // --- two trajectories
 
-  // Eq. 5 and 6 for one correlation rho, both contents of mean 0 and variance 1. `variances` are the posterior variances
-  // C_i of Eq. 4; null takes the surrogate 1 / (1 + snr).
-  function jointMean(own, variances, rho, { alpha, sigma }) {
-    const factor = 1 / (1 - rho * rho);
-    const k = [rho * rho * factor, -rho * factor]; // K of Eq. 5: its diagonal and the rest
-    if (variances === null) {
-      const c = 1 + (alpha * alpha) / (sigma * sigma);
-      return add(own, solve2(c + k[0], k[1], c + k[0], times2(k[0], k[1], k[0], own)));
+  // A level is { alpha, sigma, time, r }: r is the correlation of the two noises (Eq. 5'), 0 where it is left out.
+
+  // Eq. 5' and 6 for one correlation rho, both contents of mean 0 and variance 1. `variances` are the posterior variances
+  // C_i of Eq. 4; null takes the surrogate 1 / (1 + snr). `x` are the noisy states.
+  function jointMean(own, variances, rho, { alpha, sigma, r = 0 }, x) {
+    const snr = (alpha * alpha) / (sigma * sigma);
+    const [content, noise] = [pairFactor(rho), pairFactor(r)]; // K, and R^{-1} - I, which has the same form
+    const residual = add(
+      times2(content, own),
+      times2(noise, own.map((m, i) => m - x[i] / alpha)).map((value) => snr * value),
+    );
+    const k = [content[0] + snr * noise[0], content[1] + snr * noise[1]];
+    if (variances !== null && r === 0) {
+      const c = variances.map((v) => 1 / Math.max(v, NARROWEST));
+      return add(own, floored(c[0] + k[0], k[1], c[1] + k[0], residual, rho));
     }
-    const c = variances.map((v) => 1 / Math.max(v, NARROWEST));
-    return add(own, floored(c[0] + k[0], k[1], c[1] + k[0], times2(k[0], k[1], k[0], own), rho));
+    // Under correlated noise every node pays for the negative part of its term, so that Eq. 8 holds
+    const least = 1 + snr * (1 - 1 / (1 + Math.abs(r)));
+    const c = [0, 1].map((i) =>
+      variances === null ? 1 + snr : least / Math.min(1, Math.max(least * variances[i], NARROWEST)),
+    );
+    return add(own, solve2(c[0] + k[0], k[1], c[1] + k[0], residual));
   }
 
-  // What is added to m: minus Lambda^{-1} K m, with Lambda = [[a, b], [b, d]] and r = K m.
+  // The factor of Eq. 2: its diagonal and the rest.
+  function pairFactor(rho) {
+    return [(rho * rho) / (1 - rho * rho), -rho / (1 - rho * rho)];
+  }
+
+  // What is added to m: minus Lambda^{-1} r, with Lambda = [[a, b], [b, d]] and the residual r.
   function solve2(a, b, d, r) {
     const det = a * d - b * b;
     return [-(d * r[0] - b * r[1]) / det, -(a * r[1] - b * r[0]) / det];
@@ -73,8 +89,8 @@
     return [-(s * y[0] + rho * y[1]), -y[1]];
   }
 
-  function times2(a, b, d, x) {
-    return [a * x[0] + b * x[1], b * x[0] + d * x[1]];
+  function times2([own, other], x) {
+    return [own * x[0] + other * x[1], other * x[0] + own * x[1]];
   }
 
   function add(x, y) {
@@ -83,9 +99,9 @@
 
   // --- the true joint: a mixture [{ weight, mean: [2], covariance: [[2], [2]] }] in the plane
 
-  function noisyComponent(k, { alpha, sigma }) {
+  function noisyComponent(k, { alpha, sigma, r = 0 }) {
     const a = alpha * alpha * k.covariance[0][0] + sigma * sigma;
-    const b = alpha * alpha * k.covariance[0][1];
+    const b = alpha * alpha * k.covariance[0][1] + sigma * sigma * r;
     const d = alpha * alpha * k.covariance[1][1] + sigma * sigma;
     return { a, b, d, det: a * d - b * b, mean: [alpha * k.mean[0], alpha * k.mean[1]], weight: k.weight };
   }
@@ -147,14 +163,14 @@
   // --- sampling
 
   // Denoised contents that a method hands to the DDIM step of both trajectories.
-  // settings: { method, rho, strength }; parts: the two marginals and the true joint.
+  // settings: { method, rho, strength, c }; parts: the two marginals and the true joint.
   function denoised(parts, x, level, { method, rho }) {
     if (method === "exact") return exactMean(parts.joint, x, level);
     const seen = [0, 1].map((i) => posterior(parts.marginals[i], x[i], level));
     const own = seen.map((part) => part.mean);
     if (method === "averaging") return [(own[0] + own[1]) / 2, (own[0] + own[1]) / 2]; // Eq. 12
-    if (method === "surrogate") return jointMean(own, null, rho, level);
-    if (method === "denoiser") return jointMean(own, seen.map((part) => part.variance), rho, level);
+    if (method === "surrogate") return jointMean(own, null, rho, level, x);
+    if (method === "denoiser") return jointMean(own, seen.map((part) => part.variance), rho, level, x);
     return own; // independent, and attraction, which acts on the noisy states
   }
 
@@ -174,14 +190,18 @@
     return y;
   }
 
-  // The score that a method follows (Eq. 7); that of "attraction" includes its pull.
-  function score(parts, x, level, settings) {
+  // sigma^2 R times the score that a method follows (Eq. 7): from a state towards its denoised content, whatever the
+  // correlation of the noises. That of "attraction" includes its pull.
+  function drift(parts, x, level, settings) {
     const m = denoised(parts, x, level, settings);
-    const field = x.map((value, i) => (level.alpha * m[i] - value) / (level.sigma * level.sigma));
-    if (settings.method === "attraction") {
-      field[1] -= (settings.strength * level.time * (x[1] - x[0])) / (level.sigma * level.sigma);
-    }
+    const field = x.map((value, i) => level.alpha * m[i] - value);
+    if (settings.method === "attraction") field[1] -= settings.strength * level.time * (x[1] - x[0]);
     return field;
+  }
+
+  // Correlation of the noises: c times that of the contents, as learned; 0 for methods that learn none.
+  function noiseCorrelation({ method, rho, c = 0 }) {
+    return ["surrogate", "denoiser"].includes(method) ? c * rho : 0;
   }
 
   // Noise levels from nearly pure noise to none, on the quarter circle alpha^2 + sigma^2 = 1.
@@ -192,13 +212,19 @@
     });
   }
 
-  // States of every sample at every level: [level][sample] = [x1, x2].
-  function sample(parts, start, path, settings) {
-    const states = [start];
+  // States of every sample at every level: [level][sample] = [x1, x2], from white noise.
+  function sample(parts, white, path, settings) {
+    const r = noiseCorrelation(settings);
+    const levels = path.map((level) => ({ ...level, r }));
+    const states = [correlated(white, r)];
     for (let k = 0; k + 1 < path.length; k++) {
-      states.push(states[k].map((x) => step(parts, x, path[k], path[k + 1], settings)));
+      states.push(states[k].map((x) => step(parts, x, levels[k], levels[k + 1], settings)));
     }
     return states;
+  }
+
+  function correlated(white, r) {
+    return white.map(([a, b]) => [a, r * a + Math.sqrt(1 - r * r) * b]);
   }
 
   function noise(count, seed) {
@@ -276,8 +302,8 @@
   };
 
   const api = {
-    posterior, jointMean, density, exactMean, marginals, trueCorrelation, drawTrue, denoised, stepGain, step, score,
-    levels, sample, noise, correlation, energyDistance, matching,
+    posterior, jointMean, density, exactMean, marginals, trueCorrelation, drawTrue, denoised, stepGain, step, drift,
+    levels, sample, noise, noiseCorrelation, correlated, correlation, energyDistance, matching,
     worlds,
   };
   if (typeof module !== "undefined") module.exports = api;

@@ -32,6 +32,7 @@
     attraction: () => show("agree", "attraction"),
     posterior: () => show("agree", "denoiser"),
     bend: () => show("bend", "surrogate"),
+    noises: () => show("differ", "surrogate"),
   };
 
   const path = diffusion.levels(STEPS);
@@ -43,6 +44,7 @@
   const controls = {
     rho: slider("rho", (v) => `${number(v)}, learned ${number(state.fitted)}`, () => refresh()),
     strength: slider("strength", (v) => number(10 ** v), () => refresh()), // a power of ten
+    c: slider("noises", (v) => number(v), () => refresh()),
     level: slider("level", levelText, () => {
       pause();
       draw();
@@ -75,22 +77,26 @@
     refresh();
   }
 
-  function show(world, method, { arrows = true, trueArrows = false, level = STEPS } = {}) {
+  function show(world, method, { arrows = true, trueArrows = false, level = STEPS, c = 0 } = {}) {
     state.method = method;
     controls.arrows.checked = arrows;
     controls.trueArrows.checked = trueArrows;
     controls.level.value = level;
     controls.strength.value = 0.7;
+    controls.c.value = c;
     open(world);
     byId("worlds").scrollIntoView({ block: "start" });
   }
 
   // --- computing
 
-  const settings = (method) => ({ method, rho: controls.rho.value, strength: 10 ** controls.strength.value });
+  const settings = (method) => ({
+    method, rho: controls.rho.value, strength: 10 ** controls.strength.value, c: controls.c.value,
+  });
 
   function result(method) {
-    const depends = { attraction: controls.strength.value, surrogate: controls.rho.value, denoiser: controls.rho.value };
+    const learned = `${controls.rho.value} ${controls.c.value}`;
+    const depends = { attraction: controls.strength.value, surrogate: learned, denoiser: learned };
     const key = `${state.seed} ${depends[method] ?? ""}`;
     if (runs.get(method)?.key !== key) {
       const states = diffusion.sample(parts, diffusion.noise(SAMPLES, state.seed), path, settings(method));
@@ -105,14 +111,18 @@
     return runs.get(method);
   }
 
-  // Root mean square of the score's error over that of the score, at true noisy states of a level.
+  // The shown level, with the correlation of the noises that the method uses.
+  function levelNow() {
+    return { ...path[controls.level.value], r: diffusion.noiseCorrelation(settings(state.method)) };
+  }
+
+  // Root mean square of the score's error over that of the score (both times R), at true noisy states of a level.
   function scoreError(level) {
-    const noise = diffusion.noise(150, SEEDS.score);
     let [off, size] = [0, 0];
-    noise.forEach((e, n) => {
+    diffusion.correlated(diffusion.noise(150, SEEDS.score), level.r).forEach((e, n) => {
       const x = e.map((value, i) => level.alpha * truth[n][i] + level.sigma * value);
-      const exact = diffusion.score(parts, x, level, { method: "exact" });
-      const own = diffusion.score(parts, x, level, settings(state.method));
+      const exact = diffusion.drift(parts, x, level, { method: "exact" });
+      const own = diffusion.drift(parts, x, level, settings(state.method));
       off += (own[0] - exact[0]) ** 2 + (own[1] - exact[1]) ** 2;
       size += exact[0] ** 2 + exact[1] ** 2;
     });
@@ -181,7 +191,7 @@
   function draw() {
     if (!canvas.clientWidth || !parts) return;
     measure();
-    const level = path[controls.level.value];
+    const level = levelNow();
     const points = result(state.method).states[controls.level.value];
     pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     shade(level);
@@ -248,7 +258,7 @@
     pen.globalAlpha = 1;
   }
 
-  // sigma^2 times the score: from a state towards where its denoised content would lie.
+  // sigma^2 R times the score: from a state towards where its denoised content would lie.
   function arrows(level, chosen, shade, width) {
     const n = frame.size < 360 ? 9 : 13;
     pen.strokeStyle = pen.fillStyle = shade;
@@ -257,7 +267,7 @@
     for (let a = 0; a < n; a++) {
       for (let b = 0; b < n; b++) {
         const x = [a, b].map((k) => -RANGE + (2 * RANGE * (k + 0.5)) / n);
-        const field = diffusion.score(parts, x, level, chosen).map((v) => v * level.sigma ** 2);
+        const field = diffusion.drift(parts, x, level, chosen);
         const size = Math.hypot(...field);
         if (size < 1e-9) continue;
         const length = (cell * size) / (size + 0.6); // long ones saturate
@@ -324,7 +334,7 @@
   }
 
   function describe(points, level) {
-    const wanted = level.alpha ** 2 * diffusion.trueCorrelation(parts.joint);
+    const wanted = level.alpha ** 2 * diffusion.trueCorrelation(parts.joint) + level.sigma ** 2 * level.r;
     const found = diffusion.correlation(points);
     const states = ["", "States:", `correlation ${number(found)}; true states have ${number(wanted)}.`];
     const error = level.sigma > 0 ? scoreError(level) : null;
@@ -344,7 +354,7 @@
   function refresh() {
     controls.rho.value = controls.rho.value; // writes the learned value beside it
     byId("strength").disabled = state.method !== "attraction";
-    byId("rho").disabled = !["surrogate", "denoiser"].includes(state.method);
+    for (const id of ["rho", "noises"]) byId(id).disabled = !["surrogate", "denoiser"].includes(state.method);
     byId("seed-value").textContent = `noise ${state.seed}`;
     paintTable();
     draw();
