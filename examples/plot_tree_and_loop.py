@@ -43,7 +43,7 @@ for name, found in runs.items():
     ratio = torch.cat([found.variance[k] / exact.variance[k] for k in range(6)])
     error = max((found.mean[k] - exact.mean[k]).abs().item() for k in range(6))
     print(
-        f"{name:>8}: {found.iterations:>2} iterations, error of the means {error:.0e}, variance ratio {ratio.mean():.3f}"
+        f"{name:>8}: {found.iterations:>2} rounds, error of the means {error:.0e}, variance ratio {ratio.mean():.3f}"
     )
 
 # %%
