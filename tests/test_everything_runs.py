@@ -66,7 +66,9 @@ def test_every_recipe_is_run_by_a_test():
 
 def test_the_gallery_goes_through_every_example():
     """In the order of its header, from which sphinx-gallery gets it."""
-    spec = importlib.util.spec_from_file_location("teaching_order", ROOT / "docs" / "_ext" / "teaching_order.py")
+    spec = importlib.util.spec_from_file_location(
+        "teaching_order", ROOT / "docs" / "_ext" / "teaching_order.py"
+    )
     order = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(order)
     lessons = order.lessons(ROOT / "examples")
