@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
+    from .inspection.inspect import Inspection, inspect
     from .learning import (
         FeatureMoments,
         Fit,
@@ -130,6 +131,7 @@ __all__ = [
     "GaussianDenoiser",
     "GuidedDenoiser",
     "Identity",
+    "Inspection",
     "Jacobian",
     "JacobianDenoiser",
     "JointDenoiser",
@@ -176,6 +178,7 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "inspect",
     "learn_structure",
     "margin",
     "mirror",
@@ -204,6 +207,7 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
+    "inspection.inspect": "Inspection inspect",
     "learning": (
         "FeatureMoments Fit Stationary Symmetry canonical_features choose_features "
         "choose_noise_correlation compare_graphs fit learn_structure mirror pca_features"
