@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
+    from .inspection.coupling import CouplingTable, coupling
+    from .inspection.recorder import Recorder
+    from .inspection.recording import Recording
     from .learning import (
         FeatureMoments,
         Fit,
@@ -111,6 +114,7 @@ __all__ = [
     "Composition",
     "Correlation",
     "CorrelationTable",
+    "CouplingTable",
     "Crop",
     "DenoisedPosterior",
     "Denoiser",
@@ -149,6 +153,8 @@ __all__ = [
     "Posterior",
     "Potential",
     "Quadratic",
+    "Recorder",
+    "Recording",
     "Resample",
     "Rotate",
     "SampleResult",
@@ -169,6 +175,7 @@ __all__ = [
     "compile",
     "complete_graph",
     "correlations",
+    "coupling",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -204,6 +211,9 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
+    "inspection.coupling": "CouplingTable coupling",
+    "inspection.recorder": "Recorder",
+    "inspection.recording": "Recording",
     "learning": (
         "FeatureMoments Fit Stationary Symmetry canonical_features choose_features "
         "choose_noise_correlation compare_graphs fit learn_structure mirror pca_features"
