@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
+    from .inspection.coupling import CouplingTable, coupling
     from .inspection.inspect import Inspection, inspect
+    from .inspection.recorder import Recorder
+    from .inspection.recording import Recording
     from .learning import (
         FeatureMoments,
         Fit,
@@ -112,6 +115,7 @@ __all__ = [
     "Composition",
     "Correlation",
     "CorrelationTable",
+    "CouplingTable",
     "Crop",
     "DenoisedPosterior",
     "Denoiser",
@@ -151,6 +155,8 @@ __all__ = [
     "Posterior",
     "Potential",
     "Quadratic",
+    "Recorder",
+    "Recording",
     "Resample",
     "Rotate",
     "SampleResult",
@@ -171,6 +177,7 @@ __all__ = [
     "compile",
     "complete_graph",
     "correlations",
+    "coupling",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -207,7 +214,10 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
+    "inspection.coupling": "CouplingTable coupling",
     "inspection.inspect": "Inspection inspect",
+    "inspection.recorder": "Recorder",
+    "inspection.recording": "Recording",
     "learning": (
         "FeatureMoments Fit Stationary Symmetry canonical_features choose_features "
         "choose_noise_correlation compare_graphs fit learn_structure mirror pca_features"

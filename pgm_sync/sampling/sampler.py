@@ -25,6 +25,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
 from .asking import ask
+from .callbacks import OnStep, as_callbacks
 from .clock import PARTS, Clock
 from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
@@ -77,6 +78,7 @@ def sample(
     seed: int | Sequence[int] = 0,
     *,
     progress: bool = True,
+    on_step: OnStep = None,
     **options: Any,
 ) -> SampleResult:
     """Sample all trajectories of `graph` together.
@@ -120,6 +122,9 @@ def sample(
         where and how precisely states are kept (default: CPU, float32).
     progress
         whether to show a progress bar.
+    on_step
+        called after every step with its `SamplingState`: a function, or several in order. `Recorder` and `LiveView` are
+        such functions. What one raises ends the sampling.
     options
         anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
 
@@ -132,6 +137,7 @@ def sample(
     from tqdm.auto import tqdm
 
     start = time.perf_counter()
+    callbacks = as_callbacks(on_step)
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
@@ -140,6 +146,8 @@ def sample(
             bar.update()
             capped.append(state.capped)
             guards.append(state.guard)
+            for callback in callbacks:
+                callback(state)
     assert state is not None
     info = {
         "scheduler": type(scheduler).__name__,
@@ -181,7 +189,8 @@ def sampling_steps(
 ) -> Iterator[SamplingState]:
     """The states of `sample`, one per denoising step, for looking on, recording, or stopping early.
 
-    Takes the arguments of `sample` (but ``progress``). Input is checked when this is called, not at the first step.
+    Takes the arguments of `sample` (but ``progress`` and ``on_step``). Input is checked when this is called, not at the
+    first step.
     """
     joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     processes = Processes(graph.trajectories) if distributed else None
