@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import namedtuple
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +21,11 @@ from .factors import FactorTable, factor_table
 from .joint_model import JointModel, joint_model
 from .layout import MOST_NODES
 from .noise_levels import LevelTable, noise_levels
+from .recording import TABLES, Recording
 from .report import Other, report
+from .storage import HEADER
 
-GRAPH = "graph.safetensors"  # in the folder of a run
+GRAPH, RECORDING = "graph.safetensors", "recording"  # in the folder of a run
 SHOWN_IN_NOTEBOOK = 760  # pixels of height
 
 
@@ -41,8 +44,8 @@ def inspect(
     Parameters
     ----------
     thing
-        a graph with fitted potentials, what `sample` or `synchronize` returned (its graph is inspected), or a path to a
-        saved graph.
+        a graph with fitted potentials; what `sample`, `synchronize` or `fit_bayesian` returned, of which the graph is
+        inspected; a `Recording` or the `Recorder` that made it; or the path of a saved graph, a recording, or a run.
     other
         something of the same kinds to compare with.
     title
@@ -53,7 +56,8 @@ def inspect(
         C_i of Eq. 4 for everything that depends on the noise level: "surrogate", or the variance of the contents where
         no potential states one (Attraction).
     noise_correlation
-        c of Eq. 5', in [0, 1); by default 0. Trajectories on a canvas share its noise in any case.
+        c of Eq. 5', in [0, 1); by default that of the recording, or 0. Trajectories on a canvas
+        share its noise in any case.
     command
         how to make the page again, written at its end.
 
@@ -70,10 +74,16 @@ def inspect(
     (0, 1)  0 - 1  every element  +0.500                 0.1438
     (1, 2)  1 - 2  every element  +0.500                 0.1438
     """
+    second = None
+    if other is not None:
+        second = inspect(other, posterior_covariance=posterior_covariance, noise_correlation=noise_correlation)
+    graph, recording = _opened(thing)
+    if recording is not None:
+        noise_correlation = recording.noise_correlation if noise_correlation is None else noise_correlation
+        if posterior_covariance == "surrogate" and recording.variance is not None:
+            posterior_covariance = recording.variance
     settings = {"posterior_covariance": posterior_covariance, "noise_correlation": noise_correlation or 0.0}
-    graph = _graph(thing)
-    second = None if other is None else Inspection(_graph(other), names[1], settings)
-    return Inspection(graph, title or _title(thing), settings, second, names, command)
+    return Inspection(graph, title or _title(thing), settings, recording, second, names, command)
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,6 +93,7 @@ class Inspection:
     graph: FactorGraph
     title: str
     settings: dict[str, Any]
+    recording: Recording | None = None
     other: Inspection | None = None
     names: tuple[str, str] = ("this", "other")
     command: str = ""
@@ -134,9 +145,24 @@ class Inspection:
         """All tables by name, those that there are; each has ``to_frame()``."""
         found: dict[str, Table[Any] | None] = {
             "correlations": self.correlations, "factors": self.factors, "noise_levels": self.levels,
-            "difference": self.difference,
+            "difference": self.difference, **self._recorded,
         }  # fmt: skip
         return {name: table for name, table in found.items() if table is not None}
+
+    @cached_property
+    def _recorded(self) -> dict[str, Table[Any]]:
+        """The tables of the recording, as `Recording.rows` has them."""
+        if self.recording is None:
+            return {}
+        found: dict[str, Table[Any]] = {}
+        for what in TABLES:
+            try:
+                rows = self.recording.rows(what)
+            except PgmSyncError:  # coupling, of graphs that have no surrogate
+                continue
+            if rows:
+                found[what if what == "steps" else f"step_{what}"] = RecordedTable(what, rows)
+        return found
 
     # ---- figures -----------------------------------------------------------------------------------------
 
@@ -151,6 +177,8 @@ class Inspection:
             found["correlations"] = plots.draw_correlations(self.correlations).figure
         if self.levels is not None and len(self.levels):
             found["noise_levels"] = plots.draw_noise_levels(self.levels)
+        if self.recording is not None and len(self.recording):
+            found["steps"] = plots.draw_steps(self.recording)
         if self.difference is not None and any(row.difference == row.difference for row in self.difference):
             found["difference"] = plots.draw_difference(self.difference, self.names).figure
         return found
@@ -166,7 +194,8 @@ class Inspection:
         parameters = {"Fit": Fit.of(self.graph).settings()} if self.graph.graph.get("fit") else None
         return report(
             self.title, " ".join([repr(self.graph) + ".", *self.notes]), graph=self.graph, table=self.correlations,
-            parameters=parameters, command=self.command, model=model, levels=levels, other=other,
+            parameters=parameters, command=self.command, model=model, levels=levels,
+            recording=self.recording, other=other,
         )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
@@ -203,20 +232,46 @@ class Inspection:
         return "\n\n".join([str(self.correlations), *self.notes])
 
 
-def _graph(thing: Any) -> FactorGraph:
-    if isinstance(thing, FactorGraph):
-        return thing
+def _opened(thing: Any) -> tuple[FactorGraph, Recording | None]:
+    """The graph of a thing, and the recording if it is one or has one."""
     if isinstance(thing, str | Path):
-        path = Path(thing)
-        return FactorGraph.load(path / GRAPH if path.is_dir() else path)
+        thing = _read(Path(thing))
+    if isinstance(thing, FactorGraph):
+        return thing, None
+    found = thing if isinstance(thing, Recording) else getattr(thing, "recording", None)
+    if isinstance(found, Recording):
+        return found.graph, found
     graph = getattr(thing, "graph", None)
-    if isinstance(graph, FactorGraph):  # what sample, synchronize, fit_bayesian and Recorder return
-        return graph
+    if isinstance(graph, FactorGraph):  # what sample, synchronize and fit_bayesian return
+        return graph, None
     raise ParameterError(
         f"cannot inspect {type(thing).__name__}; give a graph with fitted potentials, what ps.sample returned, a "
         "recording, or the path of a saved graph"
         + ("; a Fit is the record that the fitted graph carries" if isinstance(thing, Fit) else "")
     )
+
+
+def _read(path: Path) -> FactorGraph | Recording:
+    """A saved graph, or of a folder its recording, else its graph."""
+    if not path.is_dir():
+        return FactorGraph.load(path)
+    for folder in (path, path / RECORDING):
+        if (folder / HEADER).exists():
+            return Recording.load(folder)
+    return FactorGraph.load(path / GRAPH)
+
+
+class RecordedTable(Table[Any]):
+    """Rows of one of the tables of a `Recording`, a NamedTuple each; `head` is the table's own."""
+
+    def __init__(self, what: str, rows: list[dict[str, Any]]):
+        row = namedtuple(what.capitalize(), list(rows[0]))  # type: ignore[misc]  # fields differ between tables
+        super().__init__([row(**values) for values in rows])
+        self.head = tuple(rows[0])  # type: ignore[misc]  # of each table, not of the class
+
+    def cells(self, row: Any) -> list[str]:
+        """What a row shows."""
+        return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
 
 
 def _title(thing: Any) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from .difference import DifferenceTable
 from .edges import by_edge, edge_name, modes, widths
 from .layout import Point, layout
 from .noise_levels import LevelTable
+from .recording import Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,6 +203,31 @@ def draw_noise_levels(table: LevelTable, most: int = 6) -> Figure:
         ax.set(xlabel="log signal-to-noise ratio", title=what)
         ax.spines[["top", "right"]].set_visible(False)
     axes[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_steps(recording: Recording) -> Figure:
+    """Correction of every trajectory, and pull of every factor, root mean squares step by step.
+
+    Raises MissingPackageError without matplotlib, ShapeError on an empty recording.
+    """
+    plt = pyplot()
+    if not recording.records:
+        raise ShapeError("the recording has no step to draw")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for name, values in recording.correction.items():
+        axes[0].plot(recording.step, values, label=str(name) if len(recording.correction) <= 8 else None)
+    pulls: dict[Any, list[Any]] = {}
+    for (factor, _), values in recording.flow.items():
+        pulls.setdefault(factor, []).append(values)
+    for factor, ends in pulls.items():
+        label = edge_name(factor) if len(pulls) <= 8 else None
+        axes[1].plot(recording.step, torch.tensor(np.stack(ends)).square().mean(0).sqrt(), label=label)
+    for ax, title in zip(axes, ("correction of trajectories", "pull of factors"), strict=True):
+        ax.set(xlabel="step", title=title)
+        ax.spines[["top", "right"]].set_visible(False)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
     return figure
 
 

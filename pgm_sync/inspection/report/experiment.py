@@ -15,6 +15,7 @@ from ..counterfactual import States, changes, drawn_states, largest_strength
 from ..images import image_shape
 from ..joint_model import JointModel, Term
 from ..noise_levels import LevelTable
+from ..recording import Recording
 from .data import floats
 from .parts import choice, slider
 
@@ -64,6 +65,27 @@ def model_data(
         "bases": bases,
         "one_for_all": model.one_for_all,
     }  # fmt: skip
+
+
+def recorded_states(model: JointModel, recording: Recording) -> list[tuple[str, States]]:
+    """Own means and noisy states of the first joint sample at the steps where both were kept of all trajectories."""
+    if model.one_for_all or recording.variance is not None:
+        return []
+    found = []
+    for record in recording.records:
+        images = [record.images.get(kind, {}) for kind in ("denoised", "noisy")]
+        if not all(name in kept for kept in images for name in model.features) or not 0 < record.snr < math.inf:
+            continue
+        parts = []
+        for kept in images:
+            values = torch.zeros(model.size, dtype=torch.float64)
+            for name, feature in model.features.items():
+                content = torch.from_numpy(kept[name][:1]).double()
+                values[model.slices[name]] = feature.apply(content).flatten()
+            parts.append(values)
+        states = States(record.snr, parts[0], parts[1] / record.alpha)
+        found.append((f"recorded step {record.step + 1} of {recording.num_steps}", states))
+    return found
 
 
 def beforehand(graph: FactorGraph, model: JointModel, levels: LevelTable) -> dict[str, Any]:

@@ -276,7 +276,7 @@ function choose(edge, node = null) {
     element.classList.toggle("chosen", node !== null && Number(element.dataset.node) === node);
   }
   details();
-  chart?.();
+  redraw();
 }
 
 function selectable() {
@@ -371,7 +371,7 @@ function levelSlider() {
   input.addEventListener("input", () => {
     state.level = Number(input.value);
     recolour(most);
-    chart?.();
+    redraw();
   });
   tellLevel(input, "noise at the left");
 }
@@ -398,60 +398,148 @@ function recolour(most) {
   tellLevel($("level"));
 }
 
-let chart = null;
+// A line chart that fits its place: lines are {name, values, edge, colour}, those with a colour stand out.
+function plot(place, { x, lines, label, now, integer }) {
+  const width = Math.max(place.clientWidth, 260), height = width < 500 ? 220 : 300;
+  const left = 48, right = 10, top = 10, bottom = 38, first = x[0], last = x[x.length - 1];
+  const values = lines.flatMap((line) => line.values.filter(known));
+  const low = Math.min(0, ...values), most = Math.max(0, ...values), high = most - low < 1e-12 ? low + 1 : most;
+  const across = (v) => left + (last > first ? (v - first) / (last - first) : 0.5) * (width - left - right);
+  const up = (v) => top + ((high - v) / (high - low)) * (height - top - bottom);
+  const drawn = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `curves over ${label}` });
+  for (const v of ticks(low, high, 5)) {
+    drawn.append(make("path", { class: v === 0 ? "axis" : "grid", d: `M${left} ${up(v)}H${width - right}` }),
+      make("text", { x: left - 6, y: up(v), dy: ".32em", "text-anchor": "end" }, tickText(v)));
+  }
+  for (const v of ticks(first, last, width < 500 ? 4 : 8)) {
+    if (integer && !Number.isInteger(v)) continue;
+    drawn.append(make("text", { x: across(v), y: height - bottom + 16, "text-anchor": "middle" }, tickText(v)));
+  }
+  drawn.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, label));
+  const chosen = (line) => line.edge !== null && line.edge !== undefined && line.edge === state.edge;
+  const rank = (line) => (chosen(line) ? 2 : line.colour ? 1 : 0);
+  for (const line of [...lines].sort((a, b) => rank(a) - rank(b))) {
+    const points = line.values.map((v, j) => (known(v) ? `${across(x[j]).toFixed(1)} ${up(v).toFixed(1)}` : null));
+    const d = points.map((p, j) => (p ? (j > 0 && points[j - 1] ? "L" : "M") + p : "")).join("");
+    drawn.append(make("path", {
+      class: `curve${line.colour ? " leading" : ""}${chosen(line) ? " chosen" : ""}`, d,
+      style: line.colour ? `stroke:${line.colour}` : null, "data-edge": line.edge ?? null,
+    }, make("title", {}, line.name)));
+  }
+  if (known(now)) drawn.append(make("path", { class: "now", d: `M${across(now)} ${top}V${height - bottom}` }));
+  drawn.addEventListener("click", (event) => {
+    const path = event.target.closest("[data-edge]");
+    if (path) choose(Number(path.dataset.edge));
+  });
+  fill(place, drawn);
+}
+
+const tickText = (v) => String(Number(v.toPrecision(6))).replace("-", "−");
+const peak = (values) => Math.max(0, ...values.filter(known).map(Math.abs));
+
+// The largest lines get the colours, in order; the rest stay thin.
+function coloured(lines, size = (line) => peak(line.values), most = 5) {
+  const leading = [...lines].sort((a, b) => size(b) - size(a)).slice(0, most);
+  return lines.map((line) => ({ ...line, colour: leading.includes(line) ? `var(--p${leading.indexOf(line)})` : null }));
+}
+
+function legendOf(place, lines, what) {
+  const shown = lines.filter((line) => line.colour || (known(line.edge) && line.edge === state.edge));
+  const entries = shown.map((line) => {
+    const key = [make("i", { style: `background:${line.colour ?? "var(--ink)"}` }), line.name];
+    return make("li", {}, known(line.edge)
+      ? make("button", { type: "button", class: line.edge === state.edge ? "chosen" : null, onclick: () => choose(line.edge) }, key)
+      : key);
+  });
+  if (shown.length < lines.length) entries.push(make("li", {}, `${lines.length} ${what} in all`));
+  fill(place, entries);
+}
+
+function follow(place, draw) {  // draws again when the width of its place changes
+  let width = 0;
+  new ResizeObserver(() => { if (place.clientWidth !== width) { width = place.clientWidth; draw(); } }).observe(place);
+  draw();
+}
+
+const charts = [];
+const redraw = () => charts.forEach((draw) => draw());
 
 function curves() {
-  const place = $("curves"), key = $("curves-key");
+  const place = $("curves");
   if (!place) return;
-  const shown = data.levels.curves.map((curve, k) => ({ curve, k })).filter((c) => c.curve);
-  const peak = ({ curve }) => Math.max(...curve.movement.filter(known), ...(curve.movement.some(known) ? [] : curve.information));
-  const leading = [...shown].sort((a, b) => peak(b) - peak(a)).slice(0, 5).map((c) => c.k);
-  const levels = data.levels.log_snr, first = levels[0], last = levels[levels.length - 1];
-  chart = () => {
+  const reach = (curve) => (curve.movement.some(known) ? peak(curve.movement) : peak(curve.information));
+  const shown = data.levels.curves.map((curve, edge) => ({ curve, edge })).filter((c) => c.curve);
+  const order = coloured(shown.map((c) => ({ ...c, values: [] })), (c) => reach(c.curve));
+  const draw = () => {
     const quantity = document.querySelector("input[name=curve]:checked").value;
-    const width = Math.max(place.clientWidth, 260), height = width < 500 ? 220 : 300;
-    const left = 44, right = 10, top = 10, bottom = 38;
-    const values = shown.flatMap(({ curve }) => curve[quantity].filter(known));
-    let low = Math.min(0, ...values), high = Math.max(0, ...values);
-    if (high - low < 1e-9) high = low + 1;
-    if (quantity === "rho") { low = Math.min(low, 0); high = Math.max(high, 0); }
-    const x = (v) => left + ((v - first) / (last - first)) * (width - left - right);
-    const y = (v) => top + ((high - v) / (high - low)) * (height - top - bottom);
-    const drawn = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "curves by noise level" });
-    for (const v of ticks(low, high, 5)) {
-      drawn.append(make("path", { class: v === 0 ? "axis" : "grid", d: `M${left} ${y(v)}H${width - right}` }),
-        make("text", { x: left - 6, y: y(v), dy: ".32em", "text-anchor": "end" }, brief(v)));
-    }
-    for (const v of ticks(first, last, width < 500 ? 4 : 8)) {
-      drawn.append(make("text", { x: x(v), y: height - bottom + 16, "text-anchor": "middle" }, fmt(v, 0)));
-    }
-    drawn.append(make("text", { class: "label", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "log signal-to-noise ratio"));
-    const order = [...shown].sort((a, b) => rank(a.k) - rank(b.k));
-    for (const { curve, k } of order) {
-      const points = curve[quantity].map((v, j) => (known(v) ? `${x(levels[j]).toFixed(1)} ${y(v).toFixed(1)}` : null));
-      const path = points.map((p, j) => (p ? (j > 0 && points[j - 1] ? "L" : "M") + p : "")).join("");
-      const style = leading.includes(k) ? `stroke:var(--p${leading.indexOf(k)})` : null;
-      drawn.append(make("path", { class: `curve${style ? " leading" : ""}${k === state.edge ? " chosen" : ""}`, d: path, style, "data-edge": k },
-        make("title", {}, data.edges[k].name)));
-    }
-    if (state.level !== null) drawn.append(make("path", { class: "now", d: `M${x(levels[state.level])} ${top}V${height - bottom}` }));
-    drawn.addEventListener("click", (event) => {
-      const path = event.target.closest("[data-edge]");
-      if (path) choose(Number(path.dataset.edge));
-    });
-    fill(place, drawn);
-    const entries = leading.map((k, j) => entry(k, `var(--p${j})`));
-    if (state.edge !== null && !leading.includes(state.edge) && data.levels.curves[state.edge]) entries.push(entry(state.edge, "var(--ink)"));
-    if (shown.length > leading.length) entries.push(make("li", {}, `${shown.length} factors in all`));
-    fill(key, entries);
+    const lines = order.map(({ curve, edge, colour }) => ({ name: data.edges[edge].name, values: curve[quantity], edge, colour }));
+    const levels = data.levels.log_snr;
+    plot(place, { x: levels, lines, label: "log signal-to-noise ratio", now: state.level === null ? null : levels[state.level] });
+    legendOf($("curves-key"), lines, "factors");
   };
-  const rank = (k) => (k === state.edge ? 2 : leading.includes(k) ? 1 : 0);
-  const entry = (k, colour) => make("li", {}, make("button", { type: "button", class: k === state.edge ? "chosen" : null, onclick: () => choose(k) },
-    make("i", { style: `background:${colour}` }), data.edges[k].name));
-  for (const input of document.querySelectorAll("input[name=curve]")) input.addEventListener("change", chart);
-  let width = 0;
-  new ResizeObserver(() => { if (place.clientWidth !== width) { width = place.clientWidth; chart(); } }).observe(place);
-  chart();
+  for (const input of document.querySelectorAll("input[name=curve]")) input.addEventListener("change", draw);
+  charts.push(draw);
+  follow(place, draw);
+}
+
+// ---- recorded steps --------------------------------------------------------------------------------------------
+
+function recording() {
+  const run = data.recording, input = $("step");
+  if (!input) return;
+  const keys = Object.keys(run.series), place = $("step-curves");
+  fill($("step-switch"), keys.map((key, k) => make("label", {},
+    make("input", { type: "radio", name: "series", value: key, checked: k === 0 }), make("span", {}, run.series[key].title))));
+  const x = run.steps.map((s) => s.step + 1);
+  const lines = Object.fromEntries(keys.map((key) => [key, coloured(run.series[key].lines)]));
+  const draw = () => {
+    const key = document.querySelector("input[name=series]:checked")?.value;
+    if (!key) return;
+    plot(place, { x, lines: lines[key], label: "step", now: x[Number(input.value)], integer: true });
+    legendOf($("step-key"), lines[key], key === "correction" || key === "variance" ? "trajectories" : "lines");
+    $("step-about").textContent = run.series[key].about;
+  };
+  for (const radio of document.querySelectorAll("input[name=series]")) radio.addEventListener("change", draw);
+  const show = () => {
+    const at = Number(input.value), { step, log_snr: logSnr } = run.steps[at];
+    const text = `${step + 1} of ${run.num_steps}` + (known(logSnr) ? `, ${snrText(logSnr)}` : "");
+    $("step-value").textContent = text;
+    input.setAttribute("aria-valuetext", text);
+    stepPictures(run.pictures, at);
+    draw();
+  };
+  input.addEventListener("input", () => {
+    show();
+    const logSnr = run.steps[Number(input.value)].log_snr;
+    if (data.levels && $("level") && known(logSnr)) {
+      const gaps = data.levels.log_snr.map((v) => Math.abs(v - logSnr));
+      $("level").value = gaps.indexOf(Math.min(...gaps));
+      $("level").dispatchEvent(new Event("input"));
+    }
+  });
+  charts.push(draw);
+  show();
+  follow(place, draw);
+}
+
+function stepPictures(pictures, at) {
+  if (!pictures) return;
+  const gaps = pictures.frames.map((f) => Math.abs(f.at - at)), frame = pictures.frames[gaps.indexOf(Math.min(...gaps))];
+  const kinds = [["own", "own mean"], ["joint", "joint mean"], ["correction", "correction"], ["left", "variance left"], ["disagreement", "disagreement of views"]];
+  const used = kinds.filter(([key]) => pictures.names.some((name) => frame.nodes[name]?.[key]));
+  const range = (key, node) => (known(node[`${key}_most`]) ? make("small", {}, `0 to ${brief(node[`${key}_most`])}`) : null);
+  const rows = pictures.names.map((name) => make("tr", {}, make("th", { scope: "row" }, name), used.map(([key, title]) => {
+    const node = frame.nodes[name] ?? {};
+    return make("td", {}, node[key]
+      ? [make("img", { src: node[key], alt: `${title} of ${name}`, class: key === "own" || key === "joint" ? "content" : "heated" }), range(key, node)]
+      : null);
+  })));
+  const notes = [`Pictures of step ${data.recording.steps[frame.at].step + 1}; contents from ${brief(-pictures.scale)} to ${brief(pictures.scale)}.`];
+  if (pictures.more) notes.push(`${pictures.more} more trajectories are not shown.`);
+  fill($("step-pictures"), make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "pictures of the step" },
+    make("table", { class: "frames" },
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, ""), used.map(([, title]) => make("th", { scope: "col" }, title)))),
+      make("tbody", {}, rows))), make("p", { class: "note" }, notes.join(" ")));
 }
 
 function ticks(low, high, count) {
@@ -681,6 +769,7 @@ sortable();
 selectable();
 levelSlider();
 curves();
+recording();
 whatIf.start();
 details();
 window.pgmSync = { data, engine, choose };  // for tests, and for the curious
