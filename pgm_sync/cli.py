@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .tasks.demo import WideRun
@@ -175,15 +175,19 @@ def _settings(given: Sequence[str]) -> dict[str, object]:
 
 def _run(arguments: argparse.Namespace) -> int:
     from . import tasks
-    from .tasks.run import sample_method, write_run
+    from .tasks.run import recorder, sample_method, write_run
 
     task = tasks.load(arguments.task, **_settings(arguments.set))
+    recorded = recorder(task, arguments.method)
+    watched: dict[str, Any] = {} if recorded is None else {"on_step": recorded}
     made = sample_method(
         task, arguments.method, arguments.samples, arguments.steps, arguments.seed, batch=arguments.batch,
-        progress=not arguments.quiet,
+        progress=not arguments.quiet, **watched,
     )  # fmt: skip
-    for path in write_run(task, arguments.method, made, arguments.steps, arguments.out):
+    recording = None if recorded is None else recorded.recording
+    for path in write_run(task, arguments.method, made, arguments.steps, arguments.out, recording):
         print(path)
+    print(f"\npgm-sync inspect {arguments.out} reports what its trajectories knew of each other")
     return 0
 
 

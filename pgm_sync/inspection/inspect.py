@@ -156,6 +156,8 @@ class Inspection:
             return {}
         found: dict[str, Table[Any]] = {}
         for what in TABLES:
+            if what == "coupling" and not self.recording.flow:
+                continue  # no potential couples anything
             try:
                 rows = self.recording.rows(what)
             except PgmSyncError:  # coupling, of graphs that have no surrogate

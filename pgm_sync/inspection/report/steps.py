@@ -30,7 +30,7 @@ SERIES = {  # name in the page -> what it is called, and what it means
     "strength": ("effective strength", "How far one end's joint mean follows the other's own mean, in prior spreads."),
     "variance": ("variance left", "Posterior variance given all states, over that given the own one; mean of features."),
     "disagreement": ("disagreement", "Root mean square spread of the views of shared pixels, before joint denoising."),
-    "capped": ("capped", "Fraction of directions where a posterior wider than its prior was narrowed (Eq. 8)."),
+    "capped": ("capped", "Share of directions where a posterior wider than its prior was narrowed (Eq. 8)."),
     "residual": ("residual", "Of Eq. 6 with the surrogate covariances, relative to the correction."),
     "mahalanobis": ("typicality", "Squared distance from the prior per number: 1 for contents drawn from it."),
 }
@@ -96,6 +96,8 @@ def _flow(recording: Recording, places: Mapping[Name, int]) -> list[dict[str, An
 
 
 def _strength(recording: Recording, places: Mapping[Name, int]) -> list[dict[str, Any]]:
+    if not recording.flow:  # no potential couples anything
+        return []
     try:
         table = recording.coupling()
     except PgmSyncError:  # graphs without a surrogate have no strength by noise level
@@ -111,6 +113,8 @@ def _strength(recording: Recording, places: Mapping[Name, int]) -> list[dict[str
 
 
 def _variance(recording: Recording, places: Mapping[Name, int]) -> list[dict[str, Any]]:
+    if not recording.flow:
+        return []
     try:
         found = recording.variances()
     except PgmSyncError:
