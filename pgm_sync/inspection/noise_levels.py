@@ -16,8 +16,7 @@ from ..tables import Table
 from .edges import edge_name
 from .joint_model import JointModel, Term
 
-LOG_SNR = (-8.0, 8.0)
-LEVELS = 41
+LOG_SNR = [0.4 * k - 8 for k in range(41)]  # from states that are noise to states that are nearly clean
 
 
 class LevelRow(NamedTuple):
@@ -59,7 +58,7 @@ def noise_levels(model: JointModel, log_snr: Iterable[float] | None = None) -> L
     the contents of its ends. It fades at both ends: with much noise the means know nothing to pass on, with little
     noise nobody needs it. NaN where Eq. 5 is improper without the factor.
     """
-    levels = torch.linspace(*LOG_SNR, LEVELS).tolist() if log_snr is None else list(log_snr)
+    levels = LOG_SNR if log_snr is None else list(log_snr)
     prior = _inverse(model.prior())
     white = torch.diag(model.visible) + model.excess
     precision = torch.linalg.inv(prior)

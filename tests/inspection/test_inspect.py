@@ -14,10 +14,12 @@ from diffusers import DDIMScheduler
 
 import pgm_sync as ps
 from pgm_sync.cli import main
-from pgm_sync.denoisers import GaussianDenoiser
+from pgm_sync.denoisers import FunctionDenoiser, GaussianDenoiser
 from pgm_sync.errors import MissingPackageError, ParameterError
 from pgm_sync.inspection.correlations import interval
 from pgm_sync.inspection.difference import difference
+from pgm_sync.inspection.joint_model import joint_model
+from pgm_sync.inspection.report.experiment import recorded_states
 from pgm_sync.potentials import Attraction, Correlation, Evidence, JointGaussian
 
 from .test_report import checked
@@ -32,7 +34,9 @@ def fitted() -> ps.FactorGraph:
 
 
 def data_of(page: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1)
+    )
 
 
 def test_tables_are_rows_and_frames(fitted):
@@ -47,8 +51,8 @@ def test_tables_are_rows_and_frames(fitted):
 
 def test_every_factor_is_said_to_be_learned_given_structural_or_observed(fitted):
     kinds = {row.factor: row.kind for row in ps.inspect(fitted).tables["factors"]}
-    assert kinds["w0", "w1"] == "learned"
-    assert kinds["see w0" if "see w0" in kinds else next(k for k in kinds if kinds[k] == "structural")] == "structural"
+    for factor in fitted.factors:
+        assert kinds[factor] == ("structural" if "canvas" in fitted.scope(factor) else "learned")
     graph = ps.FactorGraph()
     for name in "ab":
         graph.add_trajectory(name, 2)
@@ -190,3 +194,70 @@ def test_sixty_four_trajectories_stay_small():
     assert seen.model.size == 384
     assert "beforehand" in data_of(page)
     assert len(page.encode()) < 10e6
+
+
+def test_sixty_four_trajectories_of_fifty_recorded_steps_stay_small():
+    """Every step kept, with all its pictures: the page takes what fits, and says what it left out."""
+    graph = ps.grid_graph(8, 8, (3, 16, 16), JointGaussian(), lambda shape: ps.DCT(shape, 1))
+    covariance = torch.kron(torch.tensor([[1.0, 0.2], [0.2, 1.0]]), torch.eye(3)).double()
+    graph = graph.with_potentials({f: JointGaussian(covariance=covariance) for f in graph.factors})
+    recorder = ps.Recorder(graph, images={"kinds": ("denoised", "joint", "correction"), "steps": 50})
+    denoiser = FunctionDenoiser(lambda x, level: 0.5 * x, (3, 16, 16))
+    ps.sample(graph, denoiser, DDIMScheduler(clip_sample=False), 50, progress=False, on_step=recorder)
+    page = ps.inspect(recorder).to_html()
+    data = data_of(page)
+    assert len(data["recording"]["steps"]) == 50
+    assert len(data["recording"]["series"]["correction"]["lines"]) == 64
+    assert data["recording"]["pictures"]["more"] == 52
+    assert len(page.encode()) < 10e6
+
+
+def test_a_run_is_inspected_by_its_folder(fitted, tmp_path, capsys):
+    recorder = ps.Recorder(fitted)
+    denoiser = GaussianDenoiser(torch.zeros(1, 4, 4), torch.eye(16))
+    ps.sample(fitted, denoiser, DDIMScheduler(clip_sample=False), 3, progress=False, on_step=recorder)
+    recorder.recording.save(tmp_path / "run" / "recording")
+    seen = ps.inspect(tmp_path / "run")
+    assert len(seen.recording) == 3
+    assert list(seen.tables)[3:] == [
+        "steps",
+        "step_trajectories",
+        "step_factors",
+        "step_canvases",
+        "step_coupling",
+    ]
+    assert seen.tables["steps"][0].snr == recorder.recording.records[0].snr
+    assert len(seen.tables["step_trajectories"].to_frame()) == 12
+    assert ps.inspect(recorder).graph is fitted
+    assert main(["inspect", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "inspection.html").read_text()
+    assert "Step by step" in page
+    assert data_of(page)["recording"]["num_steps"] == 3
+
+
+def test_recorded_states_are_those_of_the_run(fitted):
+    """The joint means that Eq. 5 makes of recorded states are those that the run made of them."""
+    kinds = {"kinds": ("noisy", "denoised", "joint"), "steps": 2}
+    free = ps.chain_graph(3, (1, 4, 4), JointGaussian(), lambda shape: ps.DCT(shape, 2))
+    covariance = torch.kron(torch.tensor([[1.0, 0.4], [0.4, 1.0]]), torch.eye(2)).double()
+    free = free.with_potentials({f: JointGaussian(covariance=covariance) for f in free.factors})
+    recorder = ps.Recorder(free, images=kinds)
+    denoiser = GaussianDenoiser(torch.zeros(1, 4, 4), torch.eye(16))
+    ps.sample(
+        free,
+        denoiser,
+        DDIMScheduler(clip_sample=False),
+        4,
+        progress=False,
+        dtype=torch.float64,
+        on_step=recorder,
+    )
+    model = joint_model(free)
+    found = recorded_states(model, recorder.recording)
+    assert [label for label, _ in found] == ["recorded step 1 of 4", "recorded step 4 of 4"]
+    for (_, states), record in zip(found, (recorder.recording.records[k] for k in (0, 3)), strict=True):
+        joint = [
+            f.apply(torch.from_numpy(record.images["joint"][n][0]).double())
+            for n, f in model.features.items()
+        ]
+        torch.testing.assert_close(model.solve(*states), torch.cat(joint), rtol=1e-4, atol=1e-4)

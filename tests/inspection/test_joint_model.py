@@ -119,7 +119,9 @@ def test_springs_are_multiplied_and_cut():
     assert (0, 1) not in rescaled(graph, {(0, 1): 0})
     pair = Quadratic(torch.eye(2), torch.ones(2))
     graph = graph.with_potentials({(0, 1): pair})
-    torch.testing.assert_close(rescaled(graph, {(0, 1): 0.5}).potential((0, 1)).eta, torch.full((2,), 0.5).double())
+    torch.testing.assert_close(
+        rescaled(graph, {(0, 1): 0.5}).potential((0, 1)).eta, torch.full((2,), 0.5).double()
+    )
 
 
 def test_what_has_no_strength_is_refused():

@@ -100,7 +100,7 @@ def _edge(
     }
     if edge is None:
         return entry
-    shown = glyphs.of(graph.maps(factor)[0])
+    shown = dict(zip(graph.scope(factor), map(glyphs.of, graph.maps(factor)), strict=True))
     known = (
         partial.tolist()
         if partial is not None and len(partial) == len(edge.rows)
@@ -111,7 +111,7 @@ def _edge(
         entry["modes"].append({
             "label": row.mode, "between": [str(row.first), str(row.second)], "rho": short(row.rho),
             "low": short(getattr(row, "low", math.nan)), "high": short(getattr(row, "high", math.nan)),
-            "partial": short(own), "nats": short(row.mutual_information), "glyph": shown.get(row.mode),
+            "partial": short(own), "nats": short(row.mutual_information), "glyph": shown[row.first].get(row.mode),
         })  # fmt: skip
     return entry
 

@@ -342,7 +342,7 @@ function modeTable(edge) {
       known(mode.low) ? make("path", { class: "range", d: `M${x(mode.low)} 8H${x(mode.high)}` }) : null,
       known(mode.partial) ? make("path", { class: "partial", d: `M${x(mode.partial)} 3V13` }) : null,
       make("circle", { class: "dot", cx: x(mode.rho), cy: 8, r: 4, style: `fill:${shade(mode.rho)}` }));
-    const label = pairs ? `${mode.label.split(" ")[0]} ${mode.between.join(" – ")}` : mode.label;
+    const label = [mode.label, pairs ? make("small", {}, mode.between.join(" – ")) : null];
     return make("tr", { class: mode.nats === strongest ? "leading" : null },
       make("th", { scope: "row" }, known(mode.glyph) ? make("img", { src: data.glyphs[mode.glyph], alt: "", width: 22, height: 22 }) : null, make("span", {}, label)),
       make("td", { class: "number" }, fmt(mode.rho)),

@@ -28,9 +28,9 @@ SERIES = {  # name in the page -> what it is called, and what it means
     "correction": ("correction", "Joint minus own denoised mean, root mean square over the elements of a trajectory."),
     "flow": ("pull of factors", "What a factor moves the means of its ends by, its term of Eq. 6; root mean square."),
     "strength": ("effective strength", "How far one end's joint mean follows the other's own mean, in prior spreads."),
-    "variance": ("variance left", "Posterior variance given all states, over that given the own one; mean of features."),
+    "variance": ("variance left", "Posterior variance given all states over that given the own one; mean of features."),
     "disagreement": ("disagreement", "Root mean square spread of the views of shared pixels, before joint denoising."),
-    "capped": ("capped", "Share of directions where a posterior wider than its prior was narrowed (Eq. 8)."),
+    "capped": ("capped", "Share of directions where a posterior was wider than its prior (Eq. 8)."),
     "residual": ("residual", "Of Eq. 6 with the surrogate covariances, relative to the correction."),
     "mahalanobis": ("typicality", "Squared distance from the prior per number: 1 for contents drawn from it."),
 }
