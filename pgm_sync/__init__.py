@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
+    from .inspection.coupling import CouplingTable, coupling
+    from .inspection.inspect import Inspection, inspect
+    from .inspection.recorder import Recorder
+    from .inspection.recording import Recording
     from .learning import (
         FeatureMoments,
         Fit,
@@ -112,6 +116,7 @@ __all__ = [
     "Composition",
     "Correlation",
     "CorrelationTable",
+    "CouplingTable",
     "Crop",
     "DenoisedPosterior",
     "Denoiser",
@@ -131,6 +136,7 @@ __all__ = [
     "GaussianDenoiser",
     "GuidedDenoiser",
     "Identity",
+    "Inspection",
     "Jacobian",
     "JacobianDenoiser",
     "JointDenoiser",
@@ -150,6 +156,8 @@ __all__ = [
     "Posterior",
     "Potential",
     "Quadratic",
+    "Recorder",
+    "Recording",
     "Resample",
     "Rotate",
     "SampleResult",
@@ -170,6 +178,7 @@ __all__ = [
     "compile",
     "complete_graph",
     "correlations",
+    "coupling",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -177,6 +186,7 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "inspect",
     "invert",
     "learn_structure",
     "margin",
@@ -206,6 +216,10 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
+    "inspection.coupling": "CouplingTable coupling",
+    "inspection.inspect": "Inspection inspect",
+    "inspection.recorder": "Recorder",
+    "inspection.recording": "Recording",
     "learning": (
         "FeatureMoments Fit Stationary Symmetry canonical_features choose_features "
         "choose_noise_correlation compare_graphs fit learn_structure mirror pca_features"

@@ -7,6 +7,8 @@ import html
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from .errors import MissingPackageError
+
 Row = TypeVar("Row", bound=tuple)
 
 
@@ -49,6 +51,17 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary per row, for pandas.DataFrame or JSON."""
         return [row._asdict() for row in self.rows]  # type: ignore[attr-defined]
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame, a column per field. Raises MissingPackageError without pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingPackageError(
+                "to_frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
+            ) from error
+        fields = getattr(self.rows[0], "_fields", None) if self.rows else None
+        return pandas.DataFrame(self.to_dicts(), columns=fields)
 
     def __str__(self) -> str:
         shown = [self.head, *map(self.cells, self.rows)]

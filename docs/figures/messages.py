@@ -11,7 +11,7 @@ figure, axes = plt.subplots(1, 3, figsize=(9.8, 2.9))
 # Two ends of a chain have been seen. Means and standard deviations before, between and after the two sweeps.
 n = 9
 chain = ps.chain_graph(n, 1, ps.Correlation(0.85))
-evidence = {k: (0.0, 1.0) for k in range(n)}
+evidence = dict.fromkeys(range(n), (0.0, 1.0))
 evidence |= {0: (1.8, 20.0), n - 1: (-1.2, 20.0)}
 network = bp.network(chain, evidence)
 right = [(k, k + 1) for k in range(n - 1)]

@@ -183,6 +183,15 @@ class Posterior:
         values = self._solution.entries(self._sites.index[first], self._sites.index[second])
         return values.reshape((*values.shape[:-1], *shapes[0]))
 
+    def element_covariance(self, first: Name, i: Tensor, second: Name, j: Tensor) -> Tensor:
+        """Covariance of elements `i` of one node with elements `j` of another, ``(*batch, k)``.
+
+        i, j: ``(k,)`` positions in the flattened contents. Raises UnknownNameError.
+        """
+        for name in (first, second):
+            self.graph.shape(name)
+        return self._solution.entries(self._sites.index[first][i], self._sites.index[second][j])
+
     def correlation(self, first: Name, second: Name) -> Tensor:
         """Correlation between matching elements of two nodes of one shape, ``(*batch, *shape)``, in [-1, 1].
 

@@ -25,6 +25,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
 from .asking import ask
+from .callbacks import OnStep, as_callbacks
 from .clock import PARTS, Clock
 from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
@@ -98,6 +99,7 @@ def sample(
     seed: int | Sequence[int] = 0,
     *,
     progress: bool = True,
+    on_step: OnStep = None,
     **options: Any,
 ) -> SampleResult:
     """Sample all trajectories of `graph` together.
@@ -143,6 +145,9 @@ def sample(
         where and how precisely states are kept (default: CPU, float32).
     progress
         whether to show a progress bar.
+    on_step
+        called after every step with its `SamplingState`: a function, or several in order. `Recorder` and `LiveView` are
+        such functions. What one raises ends the sampling.
     options
         anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
 
@@ -166,6 +171,7 @@ def sample(
     from tqdm.auto import tqdm
 
     start = time.perf_counter()
+    callbacks = as_callbacks(on_step)
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
@@ -174,6 +180,8 @@ def sample(
             bar.update()
             capped.append(state.capped)
             guards.append(state.guard)
+            for callback in callbacks:
+                callback(state)
     assert state is not None
     info = {
         "scheduler": type(scheduler).__name__,
@@ -215,9 +223,9 @@ def sampling_steps(
 ) -> Iterator[SamplingState]:
     """The states of `sample`, one per denoising step, for looking on, recording, or stopping early.
 
-    Takes the arguments of `sample` (but ``progress``): `graph`, `denoisers`, `scheduler`, `num_inference_steps`,
-    `num_samples`, `seed`, `posterior_covariance`, `noise_correlation`, `couple`, `corrector`, `resample`, `tilt`,
-    `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`; `step_options` go to
+    Takes the arguments of `sample` (but ``progress`` and ``on_step``): `graph`, `denoisers`, `scheduler`,
+    `num_inference_steps`, `num_samples`, `seed`, `posterior_covariance`, `noise_correlation`, `couple`, `corrector`,
+    `resample`, `tilt`, `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`; `step_options` go to
     ``scheduler.step``. Input is checked when this is called, not at the first step.
 
     How far the joint mean of a node moves from its own denoiser's, from noise to content:
