@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         GuidedDenoiser,
         JacobianDenoiser,
         MixtureDenoiser,
+        MotionDenoiser,
     )
     from .errors import PgmSyncError
     from .gaussian import Gaussian
@@ -148,7 +149,8 @@ __all__ = [
     "LockstepResult",
     "LockstepState",
     "Mask",
-    "MixtureDenoiser",
+    "MixtureDenoiser MotionDenoiser",
+    "MotionDenoiser",
     "NoiseLevel",
     "Permutation",
     "PgmSyncError",
@@ -206,7 +208,7 @@ __all__ = [
 _MODULES = {
     "denoisers": (
         "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser "
-        "GaussianDenoiser GuidedDenoiser JacobianDenoiser MixtureDenoiser"
+        "GaussianDenoiser GuidedDenoiser JacobianDenoiser MixtureDenoiser MotionDenoiser"
     ),
     "errors": "PgmSyncError",
     "gaussian": "Gaussian",

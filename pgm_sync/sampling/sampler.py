@@ -225,8 +225,8 @@ def sampling_steps(
 
     Takes the arguments of `sample` (but ``progress`` and ``on_step``): `graph`, `denoisers`, `scheduler`,
     `num_inference_steps`, `num_samples`, `seed`, `posterior_covariance`, `noise_correlation`, `couple`, `corrector`,
-    `resample`, `tilt`, `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`; `step_options` go to
-    ``scheduler.step``. Input is checked when this is called, not at the first step.
+    `resample`, `tilt`, `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`;
+    `step_options` go to ``scheduler.step``. Input is checked when this is called, not at the first step.
 
     How far the joint mean of a node moves from its own denoiser's, from noise to content:
 

@@ -48,7 +48,7 @@ class Motion(Task):
     @cached_property
     def scene(self) -> Scene:
         learned = self.unfitted.fit(seed=self.seed)
-        return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned)
+        return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned, device=self.device)
 
     @cached_property
     def unfitted(self) -> Unfitted:
