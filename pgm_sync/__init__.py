@@ -149,7 +149,7 @@ __all__ = [
     "LockstepResult",
     "LockstepState",
     "Mask",
-    "MixtureDenoiser MotionDenoiser",
+    "MixtureDenoiser",
     "MotionDenoiser",
     "NoiseLevel",
     "Permutation",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .tasks.demo import WideRun
+    from .tasks.demo import Demo
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 BAD_INPUT = 2
@@ -84,13 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in OPTIONS.items():
         demo.add_argument(
             f"--{name}",
-            dest="num_samples" if name == "samples" else name,
             type=str if name == "device" else int,
-            default=argparse.SUPPRESS,  # the defaults are those of WideConfig, imported only when it runs
+            default=argparse.SUPPRESS,  # the defaults are those of the task, imported only when it runs
             metavar="NAME" if name == "device" else "N",
             help=what,
         )
-    demo.add_argument("--wrap", action="store_true", help="close the pictures to 360 degrees")
+    wrap = "close the pictures to 360 degrees"
+    demo.add_argument("--wrap", action="store_true", default=argparse.SUPPRESS, help=wrap)
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
     demo.set_defaults(run=_demo)
 
@@ -213,16 +212,18 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .tasks.demo import WideConfig, run
+    from .tasks.demo import SAMPLES, STEPS, run
+    from .tasks.wide import Wide
 
-    fields = {field.name for field in dataclasses.fields(WideConfig)}
-    config = WideConfig(**{name: value for name, value in vars(arguments).items() if name in fields})
+    given = {name: value for name, value in vars(arguments).items() if name in (*OPTIONS, "wrap")}
+    steps, samples = given.pop("steps", STEPS), given.pop("samples", SAMPLES)
+    task = Wide(**given)
 
-    def keep(stage: str, so_far: WideRun) -> None:
+    def keep(stage: str, so_far: Demo) -> None:
         for path in so_far.write(arguments.out, stage):
             print(path)
 
-    made = run(config, progress=not arguments.quiet, on_stage=keep)
+    made = run(task, steps, samples, task.seed, not arguments.quiet, keep)
     print(f"\n{made.summary()}\n\nopen {arguments.out / 'report.html'} in a browser")
     return 0
 

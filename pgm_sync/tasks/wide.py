@@ -109,9 +109,10 @@ class Wide(Task):
         canvas = list(self._canvas)
         if length is not None:
             canvas[self._along] = length
+        down, across = self._strides
         return wide_canvas(
-            canvas, self._window, self._strides, features=self._features if coupled else None,
-            neighbours=self.neighbours, wrap=self.wrap,
+            canvas, self._window, across if down == across else (down, across), neighbours=self.neighbours,
+            features=self._features if coupled else None, wrap=self.wrap,
         )  # fmt: skip
 
     def _features(self, shape: tuple[int, ...]) -> DCT:
@@ -124,7 +125,7 @@ class Wide(Task):
 
     @cached_property
     def scene(self) -> Scene:
-        plain = self.graph(coupled=False)  # before anything is learned: refuses what does not fit
+        plain = self.graph(coupled=False)
         shared = {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}}
         ours = shared if getattr(self._model.denoiser, "has_covariance", False) else {"": {}}
         unfitted = self.unfitted
@@ -140,12 +141,12 @@ class Wide(Task):
     @property
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of windows."""
-        starts = [view.start for view in self._views(self.graph(coupled=False)).values()]
+        starts = [view.start for view in self.views().values()]
         return len({top for top, _ in starts}), len({left for _, left in starts})
 
-    def _views(self, graph: FactorGraph) -> dict[Name, Crop]:
-        """What every window sees of the canvas."""
-        found = windows(graph)
+    def views(self, graph: FactorGraph | None = None) -> dict[Name, Crop]:
+        """What every window sees of the canvas, of this graph or of the task's own."""
+        found = windows(self.graph(coupled=False) if graph is None else graph)
         assert found is not None  # it was made so
         return found[1]
 
@@ -159,9 +160,9 @@ class Wide(Task):
         """None for a canvas longer than any picture, whose potentials are learned from pairs of windows."""
         if self._long:
             return None
+        graph = self.graph()  # before pictures are read: refuses what does not fit
         pictures, photos = self._crops(self._canvas, CROPS, "train", 0)
-        data = pictures if self._plain else self._recentred(pictures, photos)
-        return Unfitted(self.graph(), {"canvas": data}, photos)
+        return Unfitted(graph, {"canvas": pictures if self._plain else self._recentred(pictures, photos)}, photos)
 
     def _extended(self, plain: FactorGraph) -> FactorGraph:
         """Neighbours' potential, learned from pairs, between all neighbours of a row or column."""
@@ -182,7 +183,7 @@ class Wide(Task):
         learned = next(p for p in map(fitted.potential, fitted.factors) if isinstance(p, JointGaussian))
         expected = {}
         if not self._plain:
-            views = self._views(pair)
+            views = self.views(pair)
             own = torch.stack([view.apply(self._class_means(pictures, photos)) for view in views.values()]).mean(0)
             seen = self._features(own.shape[1:]).apply(own).double()
             expected = {
@@ -240,7 +241,7 @@ class Wide(Task):
     def _recentred(self, pictures: Tensor, labels: Tensor) -> Tensor:
         """Every picture less the mean of its class, plus, window by window, that of the window's prompt."""
         means, graph = self._class_means(pictures, labels), self.graph(coupled=False)
-        own = {name: view.apply(means) for name, view in self._views(graph).items()}  # (classes, *window)
+        own = {name: view.apply(means) for name, view in self.views(graph).items()}  # (classes, *window)
         wanted = {
             name: own[name][self._classes.index(prompt)][None]
             for name, prompt in zip(graph.trajectories, self._of_windows, strict=True)
@@ -341,7 +342,7 @@ class Wide(Task):
 
     def _in_turn(self, results: Results) -> tuple[list[str], Tensor]:
         """Of every picture one window, the next one of the next picture, and its prompt."""
-        views = list(self._views(self.scene.graph).values())
+        views = list(self.views().values())
         prompts = [""] * len(views) if self._plain else self._of_windows
         order = [k % len(views) for k in range(len(results.content))]
         shown = [views[v].apply(results.content[k : k + 1])[0] for k, v in enumerate(order)]
@@ -366,7 +367,7 @@ class Wide(Task):
     @cached_property
     def _seams(self) -> tuple[list[int], list[int]]:
         """Columns and rows in the middle of overlaps."""
-        views = self._views(self.graph(coupled=False)).values()
+        views = self.views().values()
         size, whole = self._window, self._canvas[-1]
 
         def middles(axis: int) -> list[int]:

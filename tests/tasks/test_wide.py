@@ -160,3 +160,12 @@ def test_bad_settings():
         _ = tasks.load("wide", width=480, height=96).scene
     with pytest.raises(UnsupportedError, match="cannot close"):
         photos.close(torch.zeros(1, 3, 4, 30), 20)
+
+
+def test_closed_crops_go_on_at_their_other_end():
+    ramp = torch.arange(24.0).expand(1, 1, 2, 24)
+    closed = photos.close(ramp, 8)
+    assert closed.shape == (1, 1, 2, 16)
+    assert torch.equal(closed[..., 8:], ramp[..., 8:16])  # away from the margin nothing changes
+    steps = torch.cat([closed, closed[..., :1]], -1).diff()[0, 0, 0].abs()
+    assert steps.max() <= 2 + 1e-6  # the ramp ends 15 above its beginning; the fade spreads that over 8 columns
