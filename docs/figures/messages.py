@@ -11,14 +11,18 @@ figure, axes = plt.subplots(1, 3, figsize=(9.8, 2.9))
 # Two ends of a chain have been seen. Means and standard deviations before, between and after the two sweeps.
 n = 9
 chain = ps.chain_graph(n, 1, ps.Correlation(0.85))
-evidence = {k: (0.0, 1.0) for k in range(n)}
+evidence = dict.fromkeys(range(n), (0.0, 1.0))
 evidence |= {0: (1.8, 20.0), n - 1: (-1.2, 20.0)}
 network = bp.network(chain, evidence)
 right = [(k, k + 1) for k in range(n - 1)]
 left = [(b, a) for a, b in reversed(right)]
 messages = bp.init(network)
 axis = axes[0]
-for sweep, label, colour in [([], "no message", "C3"), (right, "to the right", "C1"), (left, "and back", "C0")]:
+for sweep, label, colour in [
+    ([], "no message", "C3"),
+    (right, "to the right", "C1"),
+    (left, "and back", "C0"),
+]:
     for edge in sweep:
         messages = bp.step(network, messages, edge)
     if not sweep:
@@ -70,7 +74,10 @@ for k in rounds:
     messages = bp.step(network, messages)
     loopy.append(bp.beliefs(network, messages).variance[0].item())
     long = ps.chain_graph(2 * k + 1, 1, ps.Attraction(strength))
-    ends = {0: (0.0, 0.5 + strength), 2 * k: (0.0, 0.5 + strength)}  # the ends of the ring's copies have two neighbours
+    ends = {
+        0: (0.0, 0.5 + strength),
+        2 * k: (0.0, 0.5 + strength),
+    }  # the ends of the ring's copies have two neighbours
     posterior = ps.infer(long, dict.fromkeys(range(2 * k + 1), (0.0, 0.5)) | ends)
     unrolled.append(posterior.variance[k].item())
 axis.plot(rounds, unrolled, "-", color="C0", label="exact, unrolled chain of $2k+1$")
