@@ -70,6 +70,10 @@ graph.add_factor("prior", ["canvas"], ps.JointGaussian(None, truth))
 joint = variance(graph, "canvas", width)
 axis.plot(place, averaged, color="C1", label="averaged (Eq. 12)")
 axis.plot(place, joint, color="C0", label="with the Gaussian of the canvas (Eq. 11)")
-axis.axhline(variance(lone, "window", window).mean(), color="C3", ls=":", label="a window by itself, as many steps")
-axis.set(xlabel="pixel of the canvas", ylabel="variance of samples", ylim=(0, 1.1), title="7 windows on a canvas")
+axis.axhline(
+    variance(lone, "window", window).mean(), color="C3", ls=":", label="a window by itself, as many steps"
+)
+axis.set(
+    xlabel="pixel of the canvas", ylabel="variance of samples", ylim=(0, 1.1), title="7 windows on a canvas"
+)
 axis.legend(loc="lower center")

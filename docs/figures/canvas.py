@@ -22,7 +22,12 @@ for k, start in enumerate(starts):
     axes[0].plot(place[inside], 1 / seen[inside], color=f"C{k}", lw=1.3, label="equal" if k == 0 else None)
     weight = weighted.potential(f"see w{k}").weight.flatten()
     axes[0].plot(place[inside], weight, "--", color=f"C{k}", lw=1.3, label="Gaussian" if k == 0 else None)
-axes[0].set(xlabel="pixel of the canvas", ylabel="weight $w_i$", title="4 windows: a partition of unity", ylim=(0, 1.3))
+axes[0].set(
+    xlabel="pixel of the canvas",
+    ylabel="weight $w_i$",
+    title="4 windows: a partition of unity",
+    ylim=(0, 1.3),
+)
 axes[0].legend(loc="upper center", ncol=2)
 
 unit = torch.eye(width, dtype=torch.float64).reshape(width, 1, 1, width)
@@ -30,8 +35,8 @@ sampled = {}
 for label, prior in [("averaged (Eq. 12)", False), ("Eq. 11", True)]:
     if prior:
         graph.add_factor("prior", ["canvas"], ps.JointGaussian(None, truth))
-    result = ps.sample(graph, denoiser, even_scheduler(), 40, width, initial_noise={"canvas": unit}, dtype=torch.float64,
-                       progress=False)  # fmt: skip
+    options = {"initial_noise": {"canvas": unit}, "dtype": torch.float64, "progress": False}
+    result = ps.sample(graph, denoiser, even_scheduler(), 40, width, **options)
     response = result.samples["canvas"].reshape(width, width)
     covariance = response.T @ response
     sampled[label] = covariance / (covariance.diagonal()[:, None] * covariance.diagonal()).sqrt()

@@ -41,7 +41,9 @@ for label, (kind, tilt, colour) in kinds.items():
         errors.append(((joint - best).square().sum() / (own - best).square().sum()).item())
     axes[0].plot(sigmas, errors, "o-", ms=3, color=colour, label=label)
 axes[0].axhline(1, color="C3", ls=":", lw=1)
-axes[0].set(xlabel=r"$\sigma$", ylabel="squared error", title="error of the field; 1: uncoupled", ylim=(0, 1.1))
+axes[0].set(
+    xlabel=r"$\sigma$", ylabel="squared error", title="error of the field; 1: uncoupled", ylim=(0, 1.1)
+)
 axes[0].legend(loc="upper right", bbox_to_anchor=(1, 0.92))
 
 level = ps.NoiseLevel(0.8, 0.6)
@@ -51,7 +53,9 @@ best = exact.denoise(points, level)
 fine = torch.linspace(-1.9, 1.9, 90, dtype=torch.float64)
 density = exact.log_density(torch.cartesian_prod(fine, fine), level).exp().reshape(90, 90)
 for axis, (title, kind, tilt) in zip(
-    axes[1:], [("Eq. 6, surrogate C", "surrogate", None), ("asked again", "surrogate", ps.Tilt())], strict=True
+    axes[1:],
+    [("Eq. 6, surrogate C", "surrogate", None), ("asked again", "surrogate", ps.Tilt())],
+    strict=True,
 ):
     joint, _ = denoised(ps.JointDenoiser(graph, kind), tilt, points, level)
     axis.contour(fine, fine, density.T, levels=4, colors="C3", linewidths=0.6)

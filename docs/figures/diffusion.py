@@ -13,7 +13,9 @@ figure, axes = plt.subplots(2, 3, figsize=(8.8, 4.6), sharex=True, sharey="row")
 for column, sigma in zip(axes.T, [0.25, 0.6, 0.9], strict=True):
     level = ps.NoiseLevel(alpha=(1 - sigma**2) ** 0.5, sigma=sigma)
     spread = level.alpha**2 * variances + sigma**2
-    density = (weights * torch.exp(-0.5 * (states - level.alpha * means) ** 2 / spread) / (6.2832 * spread).sqrt()).sum(1)
+    density = (
+        weights * torch.exp(-0.5 * (states - level.alpha * means) ** 2 / spread) / (6.2832 * spread).sqrt()
+    ).sum(1)
     found = modes.posterior(states, level)
     score = ps.score_from_denoised(found.mean, states, level)[:, 0]
     x, mean, deviation = states[:, 0], found.mean[:, 0], found.covariance[:, 0, 0].sqrt()
@@ -24,7 +26,9 @@ for column, sigma in zip(axes.T, [0.25, 0.6, 0.9], strict=True):
     column[0].set(title=rf"$\sigma = {sigma}$, snr $= {level.snr:.2g}$", ylim=(-1.1, 1.1))
     column[1].plot(x, x / level.alpha, ":", color="C3", lw=1, label=r"$x_t/\alpha$")
     column[1].plot(x, mean, color="C1", label="denoised $m$")
-    column[1].fill_between(x, mean - deviation, mean + deviation, color="C1", alpha=0.2, lw=0, label=r"$\pm\sqrt{C}$")
+    column[1].fill_between(
+        x, mean - deviation, mean + deviation, color="C1", alpha=0.2, lw=0, label=r"$\pm\sqrt{C}$"
+    )
     column[1].set(xlabel="noisy state $x_t$", ylim=(-2, 2))
 axes[0, 0].legend(loc="upper right")
 axes[1, 0].legend(loc="upper left")

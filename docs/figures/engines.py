@@ -36,7 +36,9 @@ for axis, (name, found) in zip(axes, orders.items(), strict=True):
         rows, columns = np.nonzero(pattern == value)
         axis.plot(columns, rows, "s", ms=1.9, color=colour, label=label)
     fill = int((pattern == 2).sum())
-    axis.set_title(f"{name}: {fill} filled,\nlargest clique {found.width + 1}, {found.levels().max() + 1} rounds")
+    axis.set_title(
+        f"{name}: {fill} filled,\nlargest clique {found.width + 1}, {found.levels().max() + 1} rounds"
+    )
     axis.set(aspect="equal", xlim=(-1, n), ylim=(n, -1), xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 axes[0].legend(loc="upper right", markerscale=2.5)

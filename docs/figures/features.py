@@ -61,7 +61,9 @@ for kind, label in [("dct", "cosines"), ("pca", "principal"), ("cca", "canonical
         gain -= ps.Gaussian.from_moments(mean, own).log_density(seen)
         nats.append(gain.mean().item())
     axis.semilogx(counts, nats, "o-", ms=3.5, label=label)
-axis.set(xlabel="features per half", ylabel="nats per digit, held out", title="dependence captured", ylim=(0, None))
+axis.set(
+    xlabel="features per half", ylabel="nats per digit, held out", title="dependence captured", ylim=(0, None)
+)
 axis.set_xticks(counts, map(str, counts))
 axis.minorticks_off()
 axis.legend(loc="upper left")

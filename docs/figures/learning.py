@@ -21,7 +21,9 @@ axis = axes[0]
 fitted = ps.fit(ps.chain_graph(nodes, 1), drawn(100, 0), heldout=0)
 rows = list(ps.correlations(fitted))
 values, lows, highs = np.array([[float(r.rho), float(r.low), float(r.high)] for r in rows]).T
-axis.errorbar(range(len(rows)), values, [values - lows, highs - values], fmt="o", color="C0", ms=4, lw=1, capsize=2)
+axis.errorbar(
+    range(len(rows)), values, [values - lows, highs - values], fmt="o", color="C0", ms=4, lw=1, capsize=2
+)
 axis.axhline(rho, color="C3", ls=":", lw=1)
 axis.set(xlabel="edge", ylabel=r"$\rho$, 95 % interval", title="a chain, 100 samples", ylim=(0, 1))
 
@@ -37,7 +39,9 @@ for label, graph in graphs.items():
             marginals = {}
             for factor in fitted.factors:
                 potential = fitted.potential(factor)
-                moments = zip(potential.mean.tolist(), (1 / potential.covariance.diagonal()).tolist(), strict=True)
+                moments = zip(
+                    potential.mean.tolist(), (1 / potential.covariance.diagonal()).tolist(), strict=True
+                )
                 marginals |= dict(zip(fitted.scope(factor), moments, strict=True))
             g = ps.infer(fitted, marginals).joint(range(nodes))
             precision, mean = g.precision.numpy(), g.mean.numpy()

@@ -49,7 +49,9 @@ level = ps.NoiseLevel(0.8, 0.6)
 for rho, colour in [(0.5, "C0"), (0.8, "C2"), (0.95, "C1")]:
     errors, separations = [], torch.linspace(0.05, 0.98, 9).tolist()
     for share in separations:  # of the variance that is between modes
-        modes = ps.MixtureDenoiser([0.5, 0.5], [[-(share**0.5)], [share**0.5]], [[[1 - share]], [[1 - share]]])
+        modes = ps.MixtureDenoiser(
+            [0.5, 0.5], [[-(share**0.5)], [share**0.5]], [[[1 - share]], [[1 - share]]]
+        )
         graph = ps.chain_graph(2, 1, ps.Correlation(rho))
         exact, field = joint_mixture(graph, {0: modes, 1: modes}), ps.JointDenoiser(graph, "denoiser")
         x = exact.sample(2000, generator=torch.Generator().manual_seed(2))

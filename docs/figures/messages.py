@@ -18,7 +18,11 @@ right = [(k, k + 1) for k in range(n - 1)]
 left = [(b, a) for a, b in reversed(right)]
 messages = bp.init(network)
 axis = axes[0]
-for sweep, label, colour in [([], "no message", "C3"), (right, "to the right", "C1"), (left, "and back", "C0")]:
+for sweep, label, colour in [
+    ([], "no message", "C3"),
+    (right, "to the right", "C1"),
+    (left, "and back", "C0"),
+]:
     for edge in sweep:
         messages = bp.step(network, messages, edge)
     if not sweep:
@@ -70,7 +74,10 @@ for k in rounds:
     messages = bp.step(network, messages)
     loopy.append(bp.beliefs(network, messages).variance[0].item())
     long = ps.chain_graph(2 * k + 1, 1, ps.Attraction(strength))
-    ends = {0: (0.0, 0.5 + strength), 2 * k: (0.0, 0.5 + strength)}  # the ends of the ring's copies have two neighbours
+    ends = {
+        0: (0.0, 0.5 + strength),
+        2 * k: (0.0, 0.5 + strength),
+    }  # the ends of the ring's copies have two neighbours
     posterior = ps.infer(long, dict.fromkeys(range(2 * k + 1), (0.0, 0.5)) | ends)
     unrolled.append(posterior.variance[k].item())
 axis.plot(rounds, unrolled, "-", color="C0", label="exact, unrolled chain of $2k+1$")

@@ -20,14 +20,22 @@ points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
 
 def ellipses(axis, mean, spread, colour, label):
     density = ps.Gaussian.from_moments(mean, spread).log_density(points)
-    axis.contour(line, line, density - density.max(), levels=[-2, -0.5], colors=colour, linewidths=1.2, linestyles="solid")
+    axis.contour(
+        line,
+        line,
+        density - density.max(),
+        levels=[-2, -0.5],
+        colors=colour,
+        linewidths=1.2,
+        linestyles="solid",
+    )
     axis.plot(*mean, "o", color=colour, ms=5, label=label)
 
 
 figure, axes = plt.subplots(1, 3, figsize=(9.4, 3.1), sharex=True, sharey=True)
 m, best, state = (torch.cat([x[0], x[1]], 1)[0] for x in (own, joint, noisy))
 zero = torch.zeros(2, dtype=torch.float64)
-ellipses(axes[0], zero, covariance, "C3", r"$g = \mathcal{N}(\mu, \Sigma)$")
+ellipses(axes[0], zero, covariance, "C3", r"$g = N(\mu, \Sigma)$")
 axes[0].set_title("clean contents: the potential")
 axes[1].plot(*(state / level.alpha), "s", color="black", ms=4, label=r"$x_t/\alpha$")
 ellipses(axes[1], m, torch.eye(2).double() / (1 + level.snr), "C1", "$m_i$, $C_i$")

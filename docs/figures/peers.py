@@ -1,5 +1,7 @@
 """One canvas, one denoiser, the same noise: what each method believes about correlation."""
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import torch
 
@@ -31,10 +33,10 @@ def covariance(draw, **options):
 found = {}
 for method in ("multidiffusion", "syncsde-implicit", "diffcollage"):
     options = {"separators": exact} if method == "diffcollage" else {}
-    found[method] = covariance(lambda **kw: peers.sample(method, graph, **kw), **options)
+    found[method] = covariance(partial(peers.sample, method, graph), **options)
 learned = ps.wide_canvas((1, 1, width), (1, window), stride)
 learned.add_factor("prior", ["canvas"], ps.JointGaussian(None, truth))
-found["Eq. 11"] = covariance(lambda **kw: ps.sample(learned, **kw))
+found["Eq. 11"] = covariance(partial(ps.sample, learned))
 
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.9))
 colours = {"multidiffusion": "C1", "syncsde-implicit": "#a8862a", "diffcollage": "C2", "Eq. 11": "C0"}

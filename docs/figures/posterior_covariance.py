@@ -5,7 +5,9 @@ import torch
 
 import pgm_sync as ps
 
-modes = ps.MixtureDenoiser([0.15, 0.85], [[-2.32], [0.41]], [[[0.05]], [[0.05]]])  # of mean zero and variance one
+modes = ps.MixtureDenoiser(
+    [0.15, 0.85], [[-2.32], [0.41]], [[[0.05]], [[0.05]]]
+)  # of mean zero and variance one
 states = torch.linspace(-2.6, 1.6, 201, dtype=torch.float64)[:, None]
 figure, axes = plt.subplots(1, 4, figsize=(10.4, 2.7), width_ratios=[1, 1, 1, 1.15])
 for axis, sigma in zip(axes, [0.25, 0.6, 0.9], strict=False):
@@ -22,7 +24,9 @@ axes[0].legend(loc="upper left")
 # The posterior itself, for a state between the modes: a Gaussian has to stand for this.
 axis, level = axes[3], ps.NoiseLevel(alpha=0.8, sigma=0.6)
 line = torch.linspace(-3.4, 2.2, 561, dtype=torch.float64)
-prior = (torch.tensor([0.15, 0.85]) * torch.exp(-10 * (line[:, None] - torch.tensor([-2.32, 0.41])) ** 2)).sum(1)
+prior = (
+    torch.tensor([0.15, 0.85]) * torch.exp(-10 * (line[:, None] - torch.tensor([-2.32, 0.41])) ** 2)
+).sum(1)
 for state, colour in [(-1.0, "C1"), (0.3, "C2")]:
     density = prior * torch.exp(-0.5 * (state - level.alpha * line) ** 2 / level.sigma**2)
     density = density / density.sum() / (line[1] - line[0])
