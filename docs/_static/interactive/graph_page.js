@@ -75,7 +75,6 @@
     edges: [], // { first, second, rho }
     selected: null, // { kind: "node" | "edge", index }
     connecting: null, // null, "first", or the index of the first node
-    preset: null,
   };
   let p, truth, radius; // the posed problem, the dense solve, the spectral radius of |R|
   let messages, sent, sweeps, trace, outcome; // progress; `sent`: messages of the current sweep
@@ -102,7 +101,7 @@
       return { name: "abcdefghijklmnop"[k], x, y, mean, precision };
     });
     state.edges = edges.map(([first, second]) => ({ first, second, rho }));
-    Object.assign(state, { selected: null, connecting: null, preset: key });
+    Object.assign(state, { selected: null, connecting: null });
     controls.schedule.value = schedule;
     controls.damping.value = damping;
     controls.rho.value = rho;
@@ -281,6 +280,8 @@
       svg("text", { class: "value" }),
     ]);
     group.addEventListener("pointerdown", (event) => drag(event, i));
+    // A finger on a node drags it, and beside it scrolls the page; `touch-action` does not reach inside an SVG everywhere
+    group.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
     group.addEventListener("keydown", (event) => nodeKey(event, i));
     return group;
   }
@@ -391,7 +392,7 @@
     if (calm() || duration < 150) return paint();
     const few = ks.length <= 4;
     const inOrder = controls.schedule.value !== "flooding" && ks.length > 1;
-    const dots = ks.map((k, number) => ({ k, ...dot(k, few), delay: inOrder ? (0.6 * number) / ks.length : 0 }));
+    const dots = ks.map((k, turn) => ({ k, element: dot(k, few), delay: inOrder ? (0.6 * turn) / ks.length : 0 }));
     const span = inOrder ? 0.4 : 1;
     flyingLayer.replaceChildren(...dots.map((each) => each.element));
     const start = performance.now();
@@ -421,7 +422,7 @@
         svg("text", { y: -23 }, text),
       );
     }
-    return { element };
+    return element;
   }
 
   // What message k says about its receiver.
@@ -475,7 +476,8 @@
     if (Math.abs(gap) < 15) labels = labels.map(([a, b, at], k) => [a, b, at + ((k ? -1 : 1) * (gap < 0 ? -1 : 1) * (15 - Math.abs(gap))) / 2]);
     for (const [what, text, at] of labels) {
       parts.push(svg("polyline", { class: what, points: trace.map((row) => `${x(row.at)},${y(row[what])}`).join(" ") }));
-      parts.push(svg("text", { class: `${what}-label`, x: x(last.at) + 6, y: Math.min(at, h - bottom) }, text));
+      parts.push(svg("circle", { class: `${what}-end`, cx: x(last.at), cy: y(last[what]), r: 3 }));
+      parts.push(svg("text", { class: `${what}-label`, x: x(last.at) + 8, y: Math.min(at, h - bottom) }, text));
     }
     plot.replaceChildren(...parts);
   }
@@ -495,7 +497,7 @@
     );
   }
 
-  let said = "";
+  let announced = "";
 
   function paintStatus(now) {
     const rows = [
@@ -519,8 +521,8 @@
     }
     if (!outcome && sweeps >= MOST_SWEEPS) rows.push(["bad", "Not yet", `converged after ${sweeps} sweeps.`]);
     const text = JSON.stringify(rows);
-    if (text !== said) statusList("status", rows); // announced once
-    said = text;
+    if (text !== announced) statusList("status", rows); // a screen reader says every change, and nothing twice
+    announced = text;
   }
 
   function ending(now) {
@@ -656,7 +658,6 @@
   }
 
   function edited() {
-    state.preset = null;
     markPreset(null);
     changed();
   }
