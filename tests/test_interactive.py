@@ -630,6 +630,22 @@ def test_nodes_are_dragged(page):
     assert after["y"] < before["y"]
 
 
+def test_a_double_click_adds_a_node_there(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    preset(page, "chain")
+    stage = element(page, "#graph-svg")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", stage)
+    size = stage.size
+    ActionChains(page).move_to_element_with_offset(stage, 0, size["height"] // 3).double_click().perform()
+    node = graph(page)["graph"]["nodes"][-1]
+    assert node["name"] == "f"
+    box = element(page, "[data-key=node-5] .card").rect
+    middle = stage.rect["y"] + size["height"] / 2 + size["height"] // 3
+    assert box["x"] + box["width"] / 2 == pytest.approx(stage.rect["x"] + size["width"] / 2, abs=3)
+    assert box["y"] + box["height"] / 2 == pytest.approx(middle, abs=3)
+
+
 def test_by_keyboard_alone(page):
     from selenium.webdriver.common.keys import Keys
 
