@@ -478,7 +478,7 @@
     const arrow = ARROWS[event.key];
     const edge = state.edges[e];
     if (arrow) {
-      if (!isSelected("edge", e)) select({ kind: "edge", index: e });
+      select({ kind: "edge", index: e });
       const rho = Math.round(20 * (edge.rho + 0.05 * (arrow[0] - arrow[1]))) / 20;
       edge.rho = Math.max(-0.95, Math.min(0.95, rho));
       recoupled();
