@@ -43,7 +43,7 @@
 
   const controls = {
     rho: slider("rho", (v) => `${number(v)}, learned ${number(state.fitted)}`, () => refresh()),
-    strength: slider("strength", (v) => number(10 ** v), () => refresh()), // a power of ten
+    strength: slider("strength", (v) => number(10 ** v, v > 0 ? 1 : 2), () => refresh()), // a power of ten
     c: slider("noises", (v) => number(v), () => refresh()),
     level: slider("level", levelText, () => {
       pause();

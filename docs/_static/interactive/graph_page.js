@@ -2,52 +2,11 @@
 (function () {
   "use strict";
   const { gbp, linear } = PGM;
-  const { byId, svg, html, set, number, short, calm, slider, choices, statusList } = PGM.dom;
+  const { byId, html, number, short, calm, slider, choices, statusList } = PGM.dom;
 
   const MOST_NODES = 12;
   const MOST_SWEEPS = 400;
   const TOLERANCE = 1e-6;
-  const REACH = 3; // half of what a node's axis shows
-
-  // --- where to start from: positions in the unit square, evidence [mean, precision], edges
-
-  // A regular polygon that fills the square, the first corner on top.
-  function circle(n) {
-    const angles = Array.from({ length: n }, (_, k) => 2 * Math.PI * (k / n - 0.25));
-    const filled = (values) => {
-      const [low, high] = [Math.min(...values), Math.max(...values)];
-      return values.map((v) => (v - low) / (high - low));
-    };
-    const [x, y] = [filled(angles.map(Math.cos)), filled(angles.map(Math.sin))];
-    return angles.map((_, k) => [x[k], y[k]]);
-  }
-  const every = (n) => Array.from({ length: n }, (_, k) => Array.from({ length: k }, (_, j) => [j, k])).flat();
-  const around = (n) => Array.from({ length: n }, (_, k) => [k, (k + 1) % n]);
-  const five = { at: circle(5), seen: { 0: [1.5, 1] }, edges: every(5) };
-  const ring = { at: circle(6), seen: { 0: [1.5, 4], 2: [-1, 1] }, edges: around(6) };
-
-  const PRESETS = {
-    chain: {
-      label: "Chain", rho: 0.8, seen: { 0: [1.5, 4], 4: [-1, 2] }, edges: [[0, 1], [1, 2], [2, 3], [3, 4]],
-      at: [[0, 0.7], [0.25, 0.3], [0.5, 0.7], [0.75, 0.3], [1, 0.7]],
-    },
-    tree: {
-      label: "Tree", rho: 0.8, seen: { 3: [1.5, 4], 6: [-1, 4] },
-      edges: [[0, 1], [0, 2], [1, 3], [1, 4], [2, 5], [2, 6]],
-      at: [[0.5, 0], [0.22, 0.45], [0.78, 0.45], [0, 1], [0.36, 1], [0.64, 1], [1, 1]],
-    },
-    loop: { label: "Loop", rho: 0.6, ...ring },
-    grid: {
-      label: "Grid 3×3", rho: 0.5, seen: { 0: [1.5, 4], 8: [-1.5, 4] },
-      at: Array.from({ length: 9 }, (_, k) => [(k % 3) / 2, Math.floor(k / 3) / 2]),
-      edges: Array.from({ length: 9 }, (_, k) => [
-        ...(k % 3 < 2 ? [[k, k + 1]] : []),
-        ...(k < 6 ? [[k, k + 3]] : []),
-      ]).flat(),
-    },
-    frustrated: { label: "Frustrated", rho: -0.5, ...five },
-    strong: { label: "Too strong", rho: 0.5, ...five },
-  };
 
   // What the buttons beside the questions set up.
   const SETUPS = {
@@ -75,13 +34,11 @@
     edges: [], // { first, second, rho }
     selected: null, // { kind: "node" | "edge", index }
     connecting: null, // null, "first", or the index of the first node
-    preset: null,
   };
   let p, truth, radius; // the posed problem, the dense solve, the spectral radius of |R|
   let messages, sent, sweeps, trace, outcome; // progress; `sent`: messages of the current sweep
   let before, snapshot; // messages when this sweep and this round began
   let running = null;
-  let flight = null; // the animation on its way
 
   const controls = {
     schedule: byId("schedule"),
@@ -92,17 +49,18 @@
       inspect();
     }),
   };
-  const markPreset = choices("presets", Object.entries(PRESETS).map(([key, { label }]) => [key, label]), (key) => load(key));
+  const labels = Object.entries(PGM.presets).map(([key, { label }]) => [key, label]);
+  const markPreset = choices("presets", labels, (key) => load(key));
 
-  function load(key, { rho = PRESETS[key].rho, schedule = "flooding", damping = 0 } = {}) {
-    const { at, seen, edges } = PRESETS[key];
+  function load(key, { rho = PGM.presets[key].rho, schedule = "flooding", damping = 0 } = {}) {
+    const { at, seen, edges } = PGM.presets[key];
     stop();
     state.nodes = at.map(([x, y], k) => {
       const [mean, precision] = seen[k] || [0, 0];
       return { name: "abcdefghijklmnop"[k], x, y, mean, precision };
     });
     state.edges = edges.map(([first, second]) => ({ first, second, rho }));
-    Object.assign(state, { selected: null, connecting: null, preset: key });
+    Object.assign(state, { selected: null, connecting: null });
     controls.schedule.value = schedule;
     controls.damping.value = damping;
     controls.rho.value = rho;
@@ -132,7 +90,7 @@
     tree.textContent = p.forest ? "tree: to a root and back" : "tree: not with loops";
     if (!p.forest && controls.schedule.value === "tree") controls.schedule.value = "flooding";
     begin(gbp.empty(p));
-    build();
+    stage.build(state, p);
     inspect();
     paint();
   }
@@ -243,77 +201,29 @@
 
   // --- drawing
 
-  const stage = byId("graph-svg");
-  const layers = ["edges", "glyphs", "nodes", "flying"].map((name) => svg("g", { "data-layer": name }));
-  stage.append(...layers);
-  const [edgeLayer, glyphLayer, nodeLayer, flyingLayer] = layers;
+  const stage = PGM.stage(byId("graph-svg"), {
+    nodeDown: drag,
+    nodeKey,
+    edgeClick: (index) => select({ kind: "edge", index }),
+    edgeKey,
+  });
 
-  function place(node) {
-    const small = stage.clientWidth < 520;
-    const card = small ? { w: 68, h: 46 } : { w: 104, h: 66 };
-    const [left, top, bottom] = [card.w / 2 + 10, card.h / 2 + 10, card.h / 2 + 46];
-    return {
-      ...card,
-      x: left + node.x * (stage.clientWidth - 2 * left),
-      y: top + node.y * (stage.clientHeight - top - bottom),
-    };
+  // Dots travel along the edges; what they did is shown when they arrive.
+  function fly(ks, duration) {
+    land();
+    if (calm() || duration < 150) return paint();
+    const inOrder = controls.schedule.value !== "flooding" && ks.length > 1;
+    stage.fly(ks, messages, inOrder, duration, land);
   }
 
-  const isSelected = (kind, index) => state.selected?.kind === kind && state.selected.index === index;
-
-  // New elements for a new structure; `paint` fills in the numbers.
-  function build() {
-    const focus = document.activeElement?.dataset?.key;
-    edgeLayer.replaceChildren(...state.edges.map((_, e) => edgeElement(e)));
-    nodeLayer.replaceChildren(...state.nodes.map((_, i) => nodeElement(i)));
-    glyphLayer.replaceChildren(...p.directed.map(() => svg("path", { class: "glyph", d: "M-6,-4 L6,0 L-6,4 Z" })));
-    if (focus) stage.querySelector(`[data-key="${focus}"]`)?.focus();
-  }
-
-  function nodeElement(i) {
-    const group = svg("g", { class: "node", tabindex: 0, role: "button", "data-key": `node-${i}` }, [
-      svg("rect", { class: "card", rx: 8 }),
-      svg("path", { class: "axis" }),
-      svg("path", { class: "belief" }),
-      svg("path", { class: "truth" }),
-      svg("path", { class: "seen" }),
-      svg("text", { class: "name" }, state.nodes[i].name),
-      svg("text", { class: "value" }),
-    ]);
-    group.addEventListener("pointerdown", (event) => drag(event, i));
-    group.addEventListener("keydown", (event) => nodeKey(event, i));
-    return group;
-  }
-
-  function edgeElement(e) {
-    const group = svg("g", { class: "edge", tabindex: 0, role: "slider", "data-key": `edge-${e}` }, [
-      svg("line", { class: "reach" }),
-      svg("line", { class: "line" }),
-      svg("rect", { class: "label-box", rx: 9, width: 44, height: 18 }),
-      svg("text"),
-    ]);
-    set(group, { "aria-valuemin": -0.95, "aria-valuemax": 0.95 });
-    group.addEventListener("click", () => select({ kind: "edge", index: e }));
-    group.addEventListener("keydown", (event) => edgeKey(event, e));
-    return group;
-  }
-
-  function curve(mean, sd, card, top) {
-    const points = Array.from({ length: 61 }, (_, k) => {
-      const x = -REACH + (2 * REACH * k) / 60;
-      const height = Math.exp(-0.5 * ((x - mean) / sd) ** 2) / sd / top;
-      return `${((x / REACH) * (card.w / 2 - 4)).toFixed(1)},${(card.h / 2 - 8 - height * (card.h - 22)).toFixed(1)}`;
-    });
-    return `M${points.join("L")}`;
+  function land() {
+    if (stage.land()) paint();
   }
 
   function paint() {
     const now = gbp.beliefs(p, messages);
-    set(stage, { viewBox: `0 0 ${stage.clientWidth} ${stage.clientHeight}` });
-    state.nodes.forEach((node, i) => paintNode(node, i, now));
-    state.edges.forEach(paintEdge);
-    p.directed.forEach(paintGlyph);
-    paintPlot();
+    stage.paint({ state, p, truth, messages, now });
+    PGM.errorPlot(byId("error-plot"), truth.proper ? trace : null);
     paintTable(now);
     paintStatus(now);
     paintDirections();
@@ -331,154 +241,7 @@
           : `Choose the node to join with ${state.nodes[state.connecting].name}. Escape cancels.`;
   }
 
-  function paintNode(node, i, now) {
-    const group = nodeLayer.children[i];
-    const [card, axis, belief, exact, seen, name, value] = group.children;
-    const at = place(node);
-    const sd = Math.sqrt(now.variance[i]);
-    const trueSd = truth.proper ? Math.sqrt(truth.variance[i]) : Infinity;
-    const top = Math.max(1 / sd, 1 / trueSd);
-    const base = at.h / 2 - 8;
-    group.classList.toggle("selected", isSelected("node", i) || state.connecting === i);
-    set(group, { transform: `translate(${at.x},${at.y})`, "aria-pressed": isSelected("node", i) });
-    const exactly = truth.proper ? `, exact ${number(truth.mean[i])} ± ${number(trueSd)}` : ", no exact answer";
-    const evidence = node.precision > 0 ? `, seen at ${number(node.mean)}` : "";
-    group.setAttribute("aria-label", `Node ${node.name}${evidence}: belief ${short(now.mean[i])} ± ${number(sd)}${exactly}`);
-    set(card, { x: -at.w / 2, y: -at.h / 2, width: at.w, height: at.h });
-    set(axis, { d: `M${-at.w / 2 + 4},${base} H${at.w / 2 - 4} M0,${base} v4` });
-    belief.setAttribute("d", curve(now.mean[i], sd, at, top));
-    exact.setAttribute("d", truth.proper ? curve(truth.mean[i], trueSd, at, top) : "");
-    const x = (Math.max(-REACH, Math.min(REACH, node.mean)) / REACH) * (at.w / 2 - 4);
-    seen.setAttribute("d", node.precision > 0 ? `M${x - 5},${base + 7} L${x + 5},${base + 7} L${x},${base - 1} Z` : "");
-    set(name, { x: -at.w / 2 + 6, y: -at.h / 2 + 15 });
-    value.setAttribute("y", at.h / 2 + 14);
-    value.textContent = `${short(now.mean[i])} ± ${number(sd)}`;
-  }
-
-  function paintEdge(edge, e) {
-    const [from, to] = [place(state.nodes[edge.first]), place(state.nodes[edge.second])];
-    const group = edgeLayer.children[e];
-    const [reach, line, box, label] = group.children;
-    for (const each of [reach, line]) set(each, { x1: from.x, y1: from.y, x2: to.x, y2: to.y });
-    line.setAttribute("stroke-width", 1.2 + 4.5 * Math.abs(edge.rho));
-    const [x, y] = [(from.x + to.x) / 2, (from.y + to.y) / 2];
-    set(box, { x: x - 22, y: y - 9 });
-    set(label, { x, y });
-    label.textContent = number(edge.rho);
-    group.classList.toggle("negative", edge.rho < 0);
-    group.classList.toggle("selected", isSelected("edge", e));
-    const names = `${state.nodes[edge.first].name} and ${state.nodes[edge.second].name}`;
-    set(group, { "aria-label": `Correlation of ${names}`, "aria-valuenow": edge.rho, "aria-valuetext": number(edge.rho) });
-  }
-
-  // A small arrow per message, the darker the more it says.
-  function paintGlyph({ source, target }, k) {
-    const [from, to] = [place(state.nodes[source]), place(state.nodes[target])];
-    const { precision } = gbp.said(p, messages, k);
-    const [dx, dy] = [to.x - from.x, to.y - from.y];
-    const length = Math.hypot(dx, dy) || 1;
-    const x = from.x + 0.68 * dx - (9 * dy) / length;
-    const y = from.y + 0.68 * dy + (9 * dx) / length;
-    const angle = (Math.atan2(dy, dx) * 180) / Math.PI;
-    const strength = precision / (precision + 0.5);
-    const shown = precision === 0 ? 0 : 0.2 + 0.8 * strength;
-    set(glyphLayer.children[k], { transform: `translate(${x},${y}) rotate(${angle})`, opacity: shown });
-  }
-
-  // Dots travel along the edges; what they did is shown when they arrive.
-  function fly(ks, duration) {
-    land();
-    if (calm() || duration < 150) return paint();
-    const few = ks.length <= 4;
-    const inOrder = controls.schedule.value !== "flooding" && ks.length > 1;
-    const dots = ks.map((k, number) => ({ k, ...dot(k, few), delay: inOrder ? (0.6 * number) / ks.length : 0 }));
-    const span = inOrder ? 0.4 : 1;
-    flyingLayer.replaceChildren(...dots.map((each) => each.element));
-    const start = performance.now();
-    const frame = (time) => {
-      const t = (time - start) / duration;
-      if (t >= 1) return land();
-      for (const { k, element, delay } of dots) {
-        const part = Math.max(0, Math.min(1, (t - delay) / span));
-        const ease = 0.12 + 0.76 * part * part * (3 - 2 * part);
-        const [from, to] = [place(state.nodes[p.directed[k].source]), place(state.nodes[p.directed[k].target])];
-        const [x, y] = [from.x + ease * (to.x - from.x), from.y + ease * (to.y - from.y)];
-        set(element, { transform: `translate(${x},${y})`, opacity: part > 0 && part < 1 ? 1 : 0 });
-      }
-      flight = requestAnimationFrame(frame);
-    };
-    flight = requestAnimationFrame(frame);
-  }
-
-  function dot(k, labelled) {
-    const { precision } = gbp.said(p, messages, k);
-    const size = 3 + (4 * precision) / (precision + 0.5);
-    const element = svg("g", { class: "message", opacity: 0 }, svg("circle", { r: size }));
-    if (labelled) {
-      const text = sentence(k);
-      element.append(
-        svg("rect", { x: -text.length * 3.4 - 6, y: -33, width: text.length * 6.8 + 12, height: 20, rx: 6 }),
-        svg("text", { y: -23 }, text),
-      );
-    }
-    return { element };
-  }
-
-  // What message k says about its receiver.
-  function sentence(k) {
-    const { precision, mean } = gbp.said(p, messages, k);
-    return mean === null ? "says nothing" : `mean ${short(mean)}, precision ${number(precision)}`;
-  }
-
-  function land() {
-    if (flight === null) return;
-    cancelAnimationFrame(flight);
-    flight = null;
-    flyingLayer.replaceChildren();
-    paint();
-  }
-
   // --- beside the graph
-
-  const plot = byId("error-plot");
-
-  function paintPlot() {
-    const [w, h, left, right, top, bottom] = [plot.clientWidth, plot.clientHeight, 44, 112, 12, 34];
-    set(plot, { viewBox: `0 0 ${w} ${h}`, class: "plot" });
-    if (!truth.proper) {
-      plot.replaceChildren(svg("text", { x: left, y: h / 2 }, "No exact answer to compare with."));
-      return;
-    }
-    const worst = Math.max(...trace.map((row) => Math.max(row.mean, row.sd)), 1e-300);
-    const [low, high] = [-8, Math.max(2, 2 * Math.ceil(Math.log10(worst) / 2))];
-    const span = Math.max(4, Math.ceil(trace[trace.length - 1].at));
-    const x = (at) => left + ((w - left - right) * at) / span;
-    const y = (error) => {
-      const power = Math.max(low, Math.min(high, Math.log10(Math.max(error, 1e-300))));
-      return top + ((h - top - bottom) * (high - power)) / (high - low);
-    };
-    const parts = [];
-    for (let power = low; power <= high; power += 2) {
-      const at = y(10 ** power);
-      parts.push(svg("line", { class: "grid", x1: left, x2: w - right, y1: at, y2: at }));
-      const label = power === 0 ? "1" : power === 2 ? "100" : `1e${power < 0 ? "−" : ""}${Math.abs(power)}`;
-      parts.push(svg("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, label));
-    }
-    const every = Math.max(1, Math.ceil(span / 8));
-    for (let at = 0; at <= span; at += every) {
-      parts.push(svg("text", { x: x(at), y: h - bottom + 16, "text-anchor": "middle" }, String(at)));
-    }
-    parts.push(svg("text", { x: (left + w - right) / 2, y: h - 2, "text-anchor": "middle" }, "sweeps"));
-    const last = trace[trace.length - 1];
-    let labels = [["mean", "means", y(last.mean) + 4], ["sd", "std. deviations", y(last.sd) + 4]];
-    const gap = labels[0][2] - labels[1][2];
-    if (Math.abs(gap) < 15) labels = labels.map(([a, b, at], k) => [a, b, at + ((k ? -1 : 1) * (gap < 0 ? -1 : 1) * (15 - Math.abs(gap))) / 2]);
-    for (const [what, text, at] of labels) {
-      parts.push(svg("polyline", { class: what, points: trace.map((row) => `${x(row.at)},${y(row[what])}`).join(" ") }));
-      parts.push(svg("text", { class: `${what}-label`, x: x(last.at) + 6, y: Math.min(at, h - bottom) }, text));
-    }
-    plot.replaceChildren(...parts);
-  }
 
   function paintTable(now) {
     byId("beliefs").tBodies[0].replaceChildren(
@@ -495,7 +258,7 @@
     );
   }
 
-  let said = "";
+  let announced = "";
 
   function paintStatus(now) {
     const rows = [
@@ -519,8 +282,8 @@
     }
     if (!outcome && sweeps >= MOST_SWEEPS) rows.push(["bad", "Not yet", `converged after ${sweeps} sweeps.`]);
     const text = JSON.stringify(rows);
-    if (text !== said) statusList("status", rows); // announced once
-    said = text;
+    if (text !== announced) statusList("status", rows); // a screen reader says every change, and nothing twice
+    announced = text;
   }
 
   function ending(now) {
@@ -598,7 +361,7 @@
     const rows = p.directed.flatMap(({ source, target }, k) => {
       const along = [source, target].includes(edge.first) && [source, target].includes(edge.second);
       if (!along) return [];
-      return [html("dt", {}, `${state.nodes[source].name} → ${state.nodes[target].name}`), html("dd", {}, sentence(k))];
+      return [html("dt", {}, `${state.nodes[source].name} → ${state.nodes[target].name}`), html("dd", {}, PGM.sentence(p, messages, k))];
     });
     list.replaceChildren(...rows);
   }
@@ -607,7 +370,7 @@
 
   function drag(event, i) {
     if (event.button) return;
-    const group = nodeLayer.children[i];
+    const group = stage.node(i);
     const start = [event.clientX, event.clientY];
     const node = state.nodes[i];
     const origin = [node.x, node.y];
@@ -617,8 +380,8 @@
       const [dx, dy] = [now.clientX - start[0], now.clientY - start[1]];
       if (!moved && Math.hypot(dx, dy) < 4) return;
       moved = true;
-      const [left, upper] = [place({ x: 0, y: 0 }), place({ x: 1, y: 1 })];
-      moveTo(node, origin[0] + dx / (upper.x - left.x), origin[1] + dy / (upper.y - left.y));
+      const step = stage.scaled(dx, dy);
+      moveTo(node, origin[0] + step.x, origin[1] + step.y);
     };
     const up = () => {
       group.removeEventListener("pointermove", move);
@@ -656,7 +419,6 @@
   }
 
   function edited() {
-    state.preset = null;
     markPreset(null);
     changed();
   }
@@ -716,7 +478,7 @@
     const arrow = ARROWS[event.key];
     const edge = state.edges[e];
     if (arrow) {
-      if (!isSelected("edge", e)) select({ kind: "edge", index: e });
+      select({ kind: "edge", index: e });
       const rho = Math.round(20 * (edge.rho + 0.05 * (arrow[0] - arrow[1]))) / 20;
       edge.rho = Math.max(-0.95, Math.min(0.95, rho));
       recoupled();
@@ -751,15 +513,11 @@
     paint();
   });
   controls.schedule.addEventListener("change", settle);
-  stage.addEventListener("dblclick", (event) => {
-    if (event.target !== stage) return;
-    const box = stage.getBoundingClientRect();
-    const [left, upper] = [place({ x: 0, y: 0 }), place({ x: 1, y: 1 })];
+  byId("graph-svg").addEventListener("dblclick", (event) => {
+    if (event.target !== byId("graph-svg")) return;
+    const { x, y } = stage.located(event);
     const inside = (value) => Math.max(0, Math.min(1, value));
-    addNode({
-      x: inside((event.clientX - box.left - left.x) / (upper.x - left.x)),
-      y: inside((event.clientY - box.top - left.y) / (upper.y - left.y)),
-    });
+    addNode({ x: inside(x), y: inside(y) });
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || state.connecting === null) return;
@@ -774,12 +532,12 @@
   }
 
   load("chain");
-  new ResizeObserver(() => paint()).observe(stage);
+  new ResizeObserver(() => paint()).observe(byId("graph-svg"));
 
   // For a look from outside: the graph as the reader has made it, and where its messages stand.
   PGM.graph = () => ({
     graph: { nodes: state.nodes, edges: state.edges },
     beliefs: gbp.beliefs(p, messages), truth, radius, sweeps, sent, outcome,
-    still: flight === null && running === null,
+    still: !stage.flying() && running === null,
   });
 })();
