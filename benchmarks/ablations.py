@@ -24,6 +24,7 @@ from pgm_sync.inspection.layout import windows
 from pgm_sync.inspection.plots import pyplot
 from pgm_sync.learning.problem import contents, pose
 from pgm_sync.tasks import Measure, Results, Scene, Task
+from pgm_sync.tasks.ambiguous import Ambiguous
 from pgm_sync.tasks.base import Unfitted
 
 CELLS = Path(__file__).resolve().parents[1] / "build" / "ablations"  # an interrupted run goes on from here
@@ -67,7 +68,7 @@ def panels(task: Task) -> dict[str, Panel]:
             correlations = {f"c = {c:g}": _with(task, noise_correlation=c) for c in (0.3, 0.6, 0.9)}
             found["correlated noise"] = {"c = 0": None, **correlations}
         found |= {"fit": _fits(task, task.unfitted), "graph": _graphs(task, task.unfitted)}
-    if hasattr(task, "guidance"):
+    if isinstance(task, Ambiguous):
         found["guidance"] = {
             f"{g:g}": None if g == task.guidance else Variant(lambda g=g: dataclasses.replace(task, guidance=g).scene)
             for g in (1.0, 2.0, 4.0, 8.0)
@@ -203,18 +204,21 @@ def tree(unfitted: Unfitted, seed: int) -> list[Any]:
     for name in unfitted.graph.trajectories:
         bare.add_trajectory(name, unfitted.graph.shape(name))
     views = contents(pose(unfitted.graph), unfitted.data)
-    learned = ps.learn_structure(bare, views, maps=seen(unfitted.graph), groups=unfitted.groups, seed=seed)
+    learned = ps.learn_structure(  # of all windows, also where few photographs would not pay for an edge
+        bare, views, maps=seen(unfitted.graph), groups=unfitted.groups, significant=False, seed=seed
+    )
     found = nx.Graph([learned.scope(factor) for factor in learned.factors])
     return list(found.edges)
 
 
-def cells(task: Task, samples: int, board: Scoreboard, chosen: Mapping[str, Panel]) -> None:
-    """Measure every setting that the board does not have yet."""
+def cells(task: Task, samples: int, board: Scoreboard, chosen: Mapping[str, Panel], most: int | None = None) -> None:
+    """Measure every setting that the board does not have yet, cheap ones first; with at most so many steps."""
     measure = task.measures()[0]
     todo: dict[str, Variant] = {DEFAULT: Variant(lambda: task.scene)}
-    for panel, setting, variant in _flat(chosen):
-        if variant is not None:
-            todo[f"{panel}: {setting}"] = variant
+    todo |= {f"{panel}: {setting}": variant for panel, setting, variant in _flat(chosen) if variant is not None}
+    if most is not None:
+        todo = {label: variant._replace(steps=min(variant.steps, most)) for label, variant in todo.items()}
+    todo = dict(sorted(todo.items(), key=lambda item: (item[0] != DEFAULT, item[1].steps)))
     missing = {label: v for label, v in todo.items() if (task.name, label, measure.name) not in board}
     for label, variant in tqdm(missing.items(), desc=task.name, leave=False):
         estimate, meter = measured(task, measure, variant, samples)
@@ -228,7 +232,7 @@ def measured(task: Task, measure: Measure, variant: Variant, samples: int) -> tu
     with CostMeter(samples) as meter:
         result = ps.sample(
             graph, meter.count(scene.denoisers), scene.scheduler, variant.steps, samples, seeds,
-            conditions=task.conditions(seeds), progress=False, **{**own, **variant.options},
+            conditions=task.conditions(seeds), progress=False, device=scene.device, **{**own, **variant.options},
         )  # fmt: skip
     return measure.of(Results(task.content(result.samples), result.samples, seeds)), meter
 
@@ -287,19 +291,21 @@ def draw(boards: Mapping[str, tuple[Task, Scoreboard, Mapping[str, Panel]]], pat
     plt.close(figure)
 
 
+def _brief(settings: Panel) -> Panel:
+    """The default, and the first setting that is another."""
+    default, other = (next(x for x in settings.items() if (x[1] is None) is wanted) for wanted in (True, False))
+    return dict([default, other])
+
+
 def build(quick: bool, names: Sequence[str] | None = None) -> str:
     made: dict[str, tuple[Task, Scoreboard, Mapping[str, Panel]]] = {}
     for name in names or tasks.names():
         task = tasks.load(name, **(QUICK.get(name, {}) if quick else {}))
         board = Scoreboard(None if quick else CELLS / f"{name}.json")
         chosen = panels(task)
-        if quick:  # the first setting of each that is not the default
-            chosen = {
-                panel: dict([next(x for x in settings.items() if x[1] is None),
-                             next(x for x in settings.items() if x[1] is not None)])
-                for panel, settings in chosen.items()
-            }  # fmt: skip
-        cells(task, 8 if quick else SAMPLES[name], board, chosen)
+        if quick:
+            chosen = {panel: _brief(settings) for panel, settings in chosen.items()}
+        cells(task, 8 if quick else SAMPLES[name], board, chosen, 4 if quick else None)
         made[name] = task, board, chosen
     if not quick:
         draw(made, FIGURE)
