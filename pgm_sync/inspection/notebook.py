@@ -50,7 +50,8 @@ CSS = """
   text-align: left !important; white-space: nowrap;
 }
 .pgm-sync th { color: var(--muted); font-weight: 500; }
-.pgm-sync td.number, .pgm-sync td.cell { text-align: right !important; } .pgm-sync td.cell { padding: .16em .6em; }
+.pgm-sync td.number, .pgm-sync td.cell { text-align: right !important; }
+.pgm-sync td.cell { padding: .16em .6em; } .pgm-sync td.cell + td { padding-left: .8em; }
 .pgm-sync details > summary { cursor: pointer; color: var(--muted); }
 .pgm-sync svg { display: block; height: auto; }
 .pgm-sync .graph { width: 100%; } .pgm-sync .graph .edge { fill: none; stroke-linecap: round; }
