@@ -1,15 +1,25 @@
-"""Rows of results that print as a table, in notebooks too."""
+"""Rows of results that print as a table, in notebooks too; and the way to what notebooks show of anything else."""
 
 from __future__ import annotations
 
 import abc
 import html
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
 
 from .errors import MissingPackageError
 
 Row = TypeVar("Row", bound=tuple)
+MOST_ROWS = 100  # that a notebook shows
+
+
+def in_notebook(kind: str, shown: Any) -> str:
+    """HTML by a function of `inspection.notebook`.
+
+    That module stands above all that it shows, so it is looked up when a notebook asks, and not imported.
+    """
+    return getattr(import_module("pgm_sync.inspection.notebook"), kind)(shown)
 
 
 class Table(Sequence[Row], Generic[Row], abc.ABC):
@@ -76,5 +86,6 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
         def line(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        body = "".join(line(self.cells(row), "td") for row in self.rows)
-        return f"<table>{line(self.head, 'th')}{body}</table>"
+        body = "".join(line(self.cells(row), "td") for row in self.rows[:MOST_ROWS])
+        more = f"<small>and {len(self) - MOST_ROWS} more rows</small>" if len(self) > MOST_ROWS else ""
+        return f"<table>{line(self.head, 'th')}{body}</table>{more}"

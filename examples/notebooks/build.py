@@ -1,8 +1,8 @@
 """Write the classroom notebooks: exercises and solutions from one source.
 
 A source is a Python file in cells: ``# %% [markdown]`` and text in comments, or ``# %%`` and code. In a cell of code,
-what stands between ``# <solution>`` and ``# </solution>`` is the answer; students get a line to fill in instead. Run this
-file after changing a source: ``python examples/notebooks/build.py``.
+what stands between ``# <solution>`` and ``# </solution>`` is the answer; students get a line to fill in instead. Run
+this file after changing a source: ``python examples/notebooks/build.py``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import NotFiniteError, ShapeError, UnknownNameError, listed
 from ..gaussian import Gaussian
 from ..graph.factor_graph import Name
+from ..tables import in_notebook
 from . import queries
 from .problem import Problem
 
@@ -271,3 +272,6 @@ class Posterior:
     def __repr__(self) -> str:
         batch = tuple(self._eta.shape[:-1])
         return f"Posterior({self.graph!r}, batch={batch})"
+
+    def _repr_html_(self) -> str:
+        return in_notebook("posterior", self)

@@ -24,6 +24,7 @@ from ..errors import (
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
+from ..tables import in_notebook
 from .asking import ask
 from .callbacks import OnStep, as_callbacks
 from .clock import PARTS, Clock
@@ -88,6 +89,9 @@ class SampleResult:
         shapes = ", ".join(f"{n!r}: {tuple(x.shape)}" for n, x in list(self.samples.items())[:6])
         more = f", and {len(self.samples) - 6} more" if len(self.samples) > 6 else ""
         return f"SampleResult({{{shapes}{more}}}, {self.info['steps']} steps, {self.timing['total']:.1f} s)"
+
+    def _repr_html_(self) -> str:
+        return in_notebook("samples", self)
 
 
 def sample(
