@@ -19,9 +19,12 @@ class Gaussian(NamedTuple):
     ``f.marginalize(keep).log_density(a)`` integrates the other variables out;
     ``f.condition(index, b).log_density(a) == f.log_density((a, b))``.
 
-    >>> g = Gaussian.from_moments(torch.zeros(2), torch.eye(2))
-    >>> round(g.log_normalizer.item(), 6)
-    0.0
+    A prior N(0, 1) and an observation of 2 with variance 1:
+
+    >>> import torch, pgm_sync as ps
+    >>> prior, seen = (ps.Gaussian.from_moments(torch.tensor([mean]), torch.eye(1)) for mean in (0.0, 2.0))
+    >>> (prior + seen).mean, (prior + seen).covariance
+    (tensor([1.]), tensor([[0.5000]]))
     """
 
     precision: Tensor  # (*batch, n, n), symmetric

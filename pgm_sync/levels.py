@@ -18,7 +18,8 @@ class NoiseLevel(NamedTuple):
     Variance preserving: ``alpha**2 + sigma**2 = 1``; variance exploding: ``alpha = 1``; flow:
     ``alpha = 1 - sigma``.
 
-    >>> NoiseLevel(alpha=0.8, sigma=0.4).snr
+    >>> import pgm_sync as ps
+    >>> ps.NoiseLevel(alpha=0.8, sigma=0.4).snr  # alpha^2 / sigma^2
     4.0
     """
 

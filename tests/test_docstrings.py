@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import inspect
 import io
 import re
@@ -210,3 +211,13 @@ def test_the_built_reference_lists_every_public_name(tmp_path):
     # citations are defined on a page of their own
     told = [line for line in warnings.getvalue().splitlines() if "citation not found" not in line]
     assert not told, "\n".join(told)
+
+
+@pytest.mark.parametrize("name", pgm_sync.__all__)
+def test_examples_of_the_top_level_can_be_pasted(name):
+    """They import what they use; the doctests of a module see its own names."""
+    lines = inspect.getdoc(getattr(pgm_sync, name)) or ""
+    test = doctest.DocTestParser().get_doctest(lines, {"__name__": name}, name, None, 0)
+    told: list[str] = []
+    failed = doctest.DocTestRunner(verbose=False).run(test, out=told.append).failed
+    assert not failed, "".join(told)

@@ -33,11 +33,11 @@ class FactorGraph(nx.Graph):
     ``potential`` and ``maps``; edge attribute: ``position`` in the factor's scope. All of networkx works on
     it.
 
-    >>> from pgm_sync.potentials import Correlation
-    >>> graph = FactorGraph()
+    >>> import pgm_sync as ps
+    >>> graph = ps.FactorGraph()
     >>> graph.add_trajectory("left", shape=(1, 4, 4))
     >>> graph.add_trajectory("right", shape=(1, 4, 4))
-    >>> graph.add_factor("seam", ["left", "right"], Correlation(0.8))
+    >>> graph.add_factor("seam", ["left", "right"], ps.Correlation(0.8))
     >>> graph
     FactorGraph(2 trajectories, 1 factor)
     """

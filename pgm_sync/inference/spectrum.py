@@ -91,9 +91,9 @@ def walk_summability(
 
     It ends when the bounds are within `tolerance`, relatively, or after `max_iterations`.
 
-    >>> from pgm_sync.graph import ring_graph
-    >>> from pgm_sync.potentials import Attraction
-    >>> found = walk_summability(ring_graph(4, 1, Attraction(1.0)), {k: (0.0, 2.0) for k in range(4)})
+    >>> import pgm_sync as ps
+    >>> ring = ps.ring_graph(4, 1, ps.Attraction(1.0))
+    >>> found = ps.walk_summability(ring, {k: (0.0, 2.0) for k in range(4)})
     >>> round(found.radius.item(), 6), found.walk_summable  # two neighbours, each 1 / (1 + 1 + 2)
     (0.5, True)
 
@@ -150,15 +150,15 @@ def _radii(every: Coordinates, weights: np.ndarray, tolerance: float, max_iterat
 
 
 def margin(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None) -> Margin:
-    """Smallest eigenvalue of the joint precision and its direction, also where it is not positive.
+    """Smallest eigenvalue of a graph's joint precision and its direction, also where it is not positive.
 
+    `graph` and `evidence` as of `infer`.
     Where `Margin.smallest` is m > 0, evidence may lose a precision of up to m everywhere before the joint density
     becomes improper; where it is negative, more than -m is missing.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Attraction
-    >>> found = margin(chain_graph(2, 1, Attraction(1.0)), {0: (0.0, 0.5), 1: (0.0, 0.5)})
-    >>> round(found.smallest.item(), 6), found.proper
+    >>> import pgm_sync as ps
+    >>> found = ps.margin(ps.chain_graph(2, 1, ps.Attraction(1.0)), {0: (0.0, 0.5), 1: (0.0, 0.5)})
+    >>> round(found.smallest.item(), 6), found.proper  # of [[1.5, -1], [-1, 1.5]], along (1, 1)
     (0.5, True)
 
     Raises as `infer` on bad evidence.

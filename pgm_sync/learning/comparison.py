@@ -84,7 +84,7 @@ def compare_graphs(
     >>> import torch, pgm_sync as ps
     >>> x = torch.randn(1000, 3, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)
     >>> candidates = {"chain": ps.chain_graph(3, 1), "complete": ps.complete_graph(3, 1), "star": ps.star_graph(2, 1)}
-    >>> [row.name for row in compare_graphs(candidates, {k: x[:, k] for k in range(3)})]
+    >>> [row.name for row in ps.compare_graphs(candidates, {k: x[:, k] for k in range(3)})]
     ['chain', 'complete', 'star']
     """
     if by not in CRITERIA:

@@ -42,7 +42,7 @@ def pca_features(graph: FactorGraph, data: Mapping[Name, Any], count: int) -> Fa
 
     >>> import torch, pgm_sync as ps
     >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 1.0])
-    >>> graph = pca_features(ps.chain_graph(2, shape=(3,)), {0: x, 1: x.flip(0)}, count=1)
+    >>> graph = ps.pca_features(ps.chain_graph(2, shape=(3,)), {0: x, 1: x.flip(0)}, count=1)
     >>> graph.maps((0, 1))[0].basis.abs().round(decimals=1)
     tensor([[1., 0., 0.]], dtype=torch.float64)
     """
@@ -89,7 +89,7 @@ def canonical_features(
     >>> generator = torch.Generator().manual_seed(0)
     >>> first, second = torch.randn(2, 1000, 3, generator=generator) * torch.tensor([3.0, 1.0, 0.5])
     >>> second[:, 2] = first[:, 2]
-    >>> graph = canonical_features(ps.chain_graph(2, shape=(3,)), {0: first, 1: second}, count=1)
+    >>> graph = ps.canonical_features(ps.chain_graph(2, shape=(3,)), {0: first, 1: second}, count=1)
     >>> graph.maps((0, 1))[0].basis.abs().round(decimals=1)
     tensor([[0., 0., 1.]], dtype=torch.float64)
     """
@@ -292,7 +292,7 @@ def choose_features(
     >>> first, second = torch.randn(2, 500, 3, generator=generator) * torch.tensor([3.0, 1.0, 0.5])
     >>> second[:, 2] = first[:, 2] + 0.1 * second[:, 2]
     >>> graph, candidates = ps.chain_graph(2, (3,)), {"pca": [1], "cca": [1]}
-    >>> choice = choose_features(graph, {0: first, 1: second}, candidates, shrinkage="oas", folds=3)
+    >>> choice = ps.choose_features(graph, {0: first, 1: second}, candidates, shrinkage="oas", folds=3)
     >>> [(row.kind, round(row.information, 1)) for row in choice.rows]
     [('cca', 2.1), ('pca', -0.0)]
     """

@@ -24,13 +24,12 @@ from .symmetry import Tie, Ties, bind_ties, describe_ties
 class FeatureMoments:
     """Moments of the features that a graph's factors see, gathered batch by batch: data need not fit into memory.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> graph = chain_graph(2, 3)
-    >>> moments = FeatureMoments(graph)
-    >>> for _ in range(4):
-    ...     moments.update({0: torch.randn(50, 3), 1: torch.randn(50, 3)})
-    >>> moments.count
-    200
+    >>> import torch, pgm_sync as ps
+    >>> moments = ps.FeatureMoments(ps.chain_graph(2, shape=(1,)))
+    >>> for x in torch.tensor([[1.0], [-1.0]]), torch.tensor([[3.0], [-3.0]]):
+    ...     moments.update({0: x, 1: -x})
+    >>> moments.count, moments.covariance.tolist()
+    (4, [[5.0, -5.0], [-5.0, 5.0]])
 
     Pass it to `fit` in the place of data, with ``shrinkage="oas"``, "none" or a number (Ledoit and Wolf's intensity
     needs the samples themselves). Batches combine exactly, in any order up to rounding [Chan, Golub, LeVeque 1983].

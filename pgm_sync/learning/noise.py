@@ -103,10 +103,10 @@ def choose_noise_correlation(
     >>> import torch, pgm_sync as ps
     >>> generator = torch.Generator().manual_seed(0)
     >>> sign = ps.MixtureDenoiser([0.5, 0.5], torch.tensor([[-1.0], [1.0]]), 0.01 * torch.ones(2, 1, 1))
-    >>> data = {0: sign.sample(64, generator=generator)}
-    >>> data[1] = data[0] + 0.02 * torch.randn(64, 1, generator=generator)
+    >>> data = {0: sign.sample(32, generator=generator)}
+    >>> data[1] = data[0] + 0.02 * torch.randn(32, 1, generator=generator)
     >>> graph, options = ps.chain_graph(2, (1,), ps.Correlation(0.9)), {"posterior_covariance": "denoiser"}
-    >>> found = choose_noise_correlation(graph, sign, data, correlations=(0.0, 0.5, 0.9), **options)
+    >>> found = ps.choose_noise_correlation(graph, sign, data, correlations=(0.0, 0.5, 0.9), **options)
     >>> found.best < 0.9, found.excess[2] > 0
     (True, True)
     """

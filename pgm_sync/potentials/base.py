@@ -59,6 +59,7 @@ class Potential(Spec, abc.ABC):
     A potential of one's own, which is `Evidence` that the content is near 1:
 
     >>> import dataclasses, torch, pgm_sync as ps
+    >>> from pgm_sync.potentials import Information
     >>> @dataclasses.dataclass(frozen=True, eq=False)
     ... class NearOne(ps.Potential):
     ...     precision: float = 4.0

@@ -67,8 +67,9 @@ class LockstepState(NamedTuple):
 
     Handed to ``on_step`` of `synchronize`, and made here by hand:
 
+    >>> import pgm_sync as ps
     >>> from pgm_sync.score import Guard
-    >>> state = LockstepState(0, ["left"], {}, {}, {}, {}, capped=0.0, guard=Guard())
+    >>> state = ps.LockstepState(0, ["left"], {}, {}, {}, {}, capped=0.0, guard=Guard())
     >>> state.moving, state.guard.rule
     (['left'], None)
     """
@@ -93,7 +94,8 @@ class LockstepResult(Mapping[Name, Any]):
 
     >>> import torch, pgm_sync as ps
     >>> samples = {0: torch.zeros(1, 1), 1: torch.zeros(1, 1)}
-    >>> result = LockstepResult({0: "a picture", 1: "a film"}, samples, timing={}, info={}, graph=ps.chain_graph(2, 1))
+    >>> outputs, graph = {0: "a picture", 1: "a film"}, ps.chain_graph(2, shape=(1,))
+    >>> result = ps.LockstepResult(outputs, samples, timing={}, info={}, graph=graph)
     >>> result[1], list(result)
     ('a film', [0, 1])
     """

@@ -171,8 +171,9 @@ class Scaled(PosteriorCovariance):
     ``ps.fit(..., method="score", scales=...)`` learns them. Raises ParameterError, ShapeError, and
     UnknownNameError for trajectories that no potential couples.
 
-    >>> half = Scaled("surrogate", [1.0, 0.25], log_snr=[-1.0, 1.0])
-    >>> round(half.scale("any", NoiseLevel(alpha=0.5**0.5, sigma=0.5**0.5)).item(), 6)
+    >>> import pgm_sync as ps
+    >>> half = ps.Scaled("surrogate", [1.0, 0.25], log_snr=[-1.0, 1.0])
+    >>> round(half.scale("any", ps.NoiseLevel(alpha=0.5**0.5, sigma=0.5**0.5)).item(), 6)  # at log snr 0
     0.5
     """
 

@@ -76,11 +76,11 @@ def fit_bayesian(
 
     >>> import torch, pgm_sync as ps
     >>> generator = torch.Generator().manual_seed(0)
-    >>> left, noise = torch.randn(2, 400, 1, generator=generator)
+    >>> left, noise = torch.randn(2, 200, 1, generator=generator)
     >>> data = {0: left, 1: 0.8 * left + 0.6 * noise}
-    >>> found = fit_bayesian(ps.chain_graph(2, (1,)), data, inference="svi", steps=150, draws=100, strict=False)
+    >>> found = fit_bayesian(ps.chain_graph(2, (1,)), data, inference="svi", steps=100, draws=50, strict=False)
     >>> edge = found.correlations()[0]
-    >>> edge.low < 0.8 < edge.high, 0.02 < edge.high - edge.low < 0.1
+    >>> edge.low < 0.8 < edge.high, edge.high - edge.low < 0.2
     (True, True)
     """
     if inference not in ADVICE:
