@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
     from .inspection.coupling import CouplingTable, coupling
+    from .inspection.live import LiveView
+    from .inspection.partial import PartialCorrelationTable, partial_correlations
+    from .inspection.questions import (
+        Culprits,
+        InfluenceTable,
+        Removal,
+        Separation,
+        culprits,
+        influence,
+        removal,
+        separation,
+        without,
+    )
     from .inspection.recorder import Recorder
     from .inspection.recording import Recording
     from .learning import (
@@ -116,6 +129,7 @@ __all__ = [
     "CorrelationTable",
     "CouplingTable",
     "Crop",
+    "Culprits",
     "DenoisedPosterior",
     "Denoiser",
     "DiffusersDenoiser",
@@ -134,6 +148,7 @@ __all__ = [
     "GaussianDenoiser",
     "GuidedDenoiser",
     "Identity",
+    "InfluenceTable",
     "Jacobian",
     "JacobianDenoiser",
     "JointDenoiser",
@@ -141,12 +156,14 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "LinearMap",
-    "Lookup",
+    "LiveView",
     "LockstepResult",
     "LockstepState",
+    "Lookup",
     "Mask",
     "MixtureDenoiser",
     "NoiseLevel",
+    "PartialCorrelationTable",
     "Permutation",
     "PgmSyncError",
     "Plan",
@@ -155,11 +172,13 @@ __all__ = [
     "Quadratic",
     "Recorder",
     "Recording",
+    "Removal",
     "Resample",
     "Rotate",
     "SampleResult",
     "SamplingState",
     "Scaled",
+    "Separation",
     "SparseMap",
     "Stationary",
     "Surrogate",
@@ -176,6 +195,7 @@ __all__ = [
     "complete_graph",
     "correlations",
     "coupling",
+    "culprits",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -183,18 +203,23 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "influence",
     "learn_structure",
     "margin",
     "mirror",
+    "partial_correlations",
     "pca_features",
+    "removal",
     "ring_graph",
     "sample",
     "sampling_steps",
     "score_from_denoised",
+    "separation",
     "star_graph",
     "synchronize",
     "walk_summability",
     "wide_canvas",
+    "without",
 ]
 
 # Names are imported when first used (PEP 562): `pgm-sync --help` need not wait for torch.
@@ -212,6 +237,11 @@ _MODULES = {
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
     "inspection.coupling": "CouplingTable coupling",
+    "inspection.live": "LiveView",
+    "inspection.partial": "PartialCorrelationTable partial_correlations",
+    "inspection.questions": (
+        "Culprits InfluenceTable Removal Separation culprits influence removal separation without"
+    ),
     "inspection.recorder": "Recorder",
     "inspection.recording": "Recording",
     "learning": (

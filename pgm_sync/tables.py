@@ -7,7 +7,20 @@ import html
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from .errors import MissingPackageError
+
 Row = TypeVar("Row", bound=tuple)
+
+
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> Any:
+    """A pandas DataFrame of one dictionary per row. Raises MissingPackageError without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingPackageError(
+            "a data frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
+        ) from error
+    return pandas.DataFrame(list(rows), columns=columns)
 
 
 class Table(Sequence[Row], Generic[Row], abc.ABC):
@@ -34,6 +47,10 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary per row, for pandas.DataFrame or JSON."""
         return [row._asdict() for row in self.rows]  # type: ignore[attr-defined]
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one column per field of a row. Raises MissingPackageError without pandas."""
+        return frame(self.to_dicts(), list(self.rows[0]._fields) if self.rows else None)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         shown = [self.head, *map(self.cells, self.rows)]

@@ -88,9 +88,9 @@ def coupling(
     >>> from pgm_sync.potentials import Correlation
     >>> for row in coupling(chain_graph(2, 1, Correlation(0.8)), [0.01, 1.0, 100.0]):
     ...     print(f"{row.posterior:.2f} {row.strength:.2f}")
-    0.79 0.79
-    0.44 0.44
-    0.01 0.01
+    0.80 0.79
+    0.59 0.48
+    0.02 0.02
 
     Raises UnknownNameError, ParameterError, ImproperGraphError, UnsupportedError.
     """

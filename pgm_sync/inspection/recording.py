@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import ParameterError, UnknownNameError, listed
 from ..graph.factor_graph import FactorGraph, Name
+from ..tables import frame
 from .coupling import CouplingTable, at_level, pairs_of
-from .extra import optional
 from .surrogate import Surrogate
 
 KINDS = ("noisy", "denoised", "joint", "next")  # of contents
@@ -230,7 +230,7 @@ class Recording:
 
         Raises ParameterError, MissingPackageError without pandas.
         """
-        return optional("pandas", "to_frame").DataFrame(self.rows(what))
+        return frame(self.rows(what))
 
     def __repr__(self) -> str:
         share = f"{len(self.records)} of {self.num_steps} steps"
