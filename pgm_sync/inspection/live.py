@@ -75,10 +75,11 @@ class LiveView:
         """The pairs of largest correlation under the joint prior."""
         try:
             self._model = Surrogate(graph, noise_correlation, variance)
-            pairs = [pair for pair in pairs_of(self._model) if {pair.first, pair.second} <= set(self._model.names)]
-            if not pairs or not top:
+            if not self._model.names or not top:
                 return
             self._prior: Covariances = self._model.posterior(0.0)
+            names = set(self._model.names)
+            pairs = [p for p in pairs_of(self._model, self._prior) if {p.first, p.second} <= names]
             rows = at_level(self._model, self._prior, 0.0, 0.0, pairs)
         except (UnsupportedError, ParameterError):  # a prior on the canvas itself, or no marginals: no bars
             return

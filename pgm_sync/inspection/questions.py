@@ -17,6 +17,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..graph.separation import names_of
 from ..learning.selection import select_covariance
 from ..tables import Table
+from .coupling import leading
 from .forces import Term, terms
 from .surrogate import Covariances, Snr, Surrogate, places
 
@@ -329,9 +330,8 @@ def removal(
         place = model.place(name)
         white = torch.linalg.solve(clean(name, name), moved[place, place])
         means[name] = math.sqrt(max(torch.trace(white).item(), 0.0) / len(white))
-    rows = [
-        Changed(a, b, _leading(before, a, b), _leading(after, a, b)) for a, b in combinations(reduced.variables, 2)
-    ]
+    nodes = combinations(reduced.variables, 2)
+    rows = [Changed(a, b, _correlation(before, a, b), _correlation(after, a, b)) for a, b in nodes]
     rows.sort(key=lambda row: -abs(row.before - row.after))
     return Removal(factor, snr, kl.item(), means, ChangedTable(rows), cut)
 
@@ -375,11 +375,8 @@ def _inverse(precision: Tensor, graph: FactorGraph, removed: Name | None) -> Ten
     )
 
 
-def _leading(covariances: Covariances, first: Name, second: Name) -> float:
-    cross = covariances(first, second)
-    if not bool(cross.abs().max() > 0):
-        return 0.0
-    return canonical_correlations(covariances(first, first), cross, covariances(second, second))[0].item()
+def _correlation(of: Covariances, first: Name, second: Name) -> float:
+    return leading(of(first, first), of(first, second), of(second, second))
 
 
 # ---- culprits ------------------------------------------------------------------------------------------------

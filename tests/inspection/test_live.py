@@ -76,7 +76,9 @@ def test_graphs_without_bars():
         view = ps.LiveView(graph, console=console)
         states = ps.sampling_steps(
             graph,
-            ps.GaussianDenoiser(torch.zeros(graph.shape(graph.trajectories[0])), torch.eye(4 if graph.hidden else 2)),
+            ps.GaussianDenoiser(
+                torch.zeros(graph.shape(graph.trajectories[0])), torch.eye(4 if graph.hidden else 2)
+            ),
             DDIMScheduler(clip_sample=False),
             3,
             posterior_covariance=1.0 if not graph.hidden else "surrogate",

@@ -21,7 +21,9 @@ def test_scalars_against_the_inverse(generator):
     for row in ps.partial_correlations(graph):
         i, j = row.first, row.second
         assert row.partial == pytest.approx(-inverse[i, j] / np.sqrt(inverse[i, i] * inverse[j, j]))
-        assert row.rho == pytest.approx((covariance[i, j] / (covariance[i, i] * covariance[j, j]).sqrt()).item())
+        assert row.rho == pytest.approx(
+            (covariance[i, j] / (covariance[i, i] * covariance[j, j]).sqrt()).item()
+        )
         assert row.mutual_information == pytest.approx(-0.5 * np.log(1 - row.partial**2))
 
 
@@ -56,7 +58,9 @@ def test_large_contents_element_by_element():
     small, large = (ps.partial_correlations(ps.ring_graph(4, n, ps.Correlation(0.4))) for n in (1, 600))
     for a, b in zip(small, large, strict=True):
         assert (a.rho, a.partial) == pytest.approx((b.rho, b.partial))
-    wide = ps.chain_graph(2, (2, 600), ps.Correlation(0.4), features=lambda shape: ps.Crop(shape, (0,), (300,)))
+    wide = ps.chain_graph(
+        2, (2, 600), ps.Correlation(0.4), features=lambda shape: ps.Crop(shape, (0,), (300,))
+    )
     with pytest.raises(UnsupportedError, match="does not see whole contents"):
         ps.partial_correlations(wide)
 
@@ -65,7 +69,15 @@ def test_tables_become_data_frames():
     pandas = pytest.importorskip("pandas")
     graph = ps.chain_graph(3, 1, ps.Correlation(0.8))
     frame = ps.partial_correlations(graph).to_frame()
-    assert list(frame.columns) == ["factor", "first", "second", "mode", "rho", "partial", "mutual_information"]
+    assert list(frame.columns) == [
+        "factor",
+        "first",
+        "second",
+        "mode",
+        "rho",
+        "partial",
+        "mutual_information",
+    ]
     assert frame["partial"].tolist() == pytest.approx([0.8 / np.sqrt(1 + 0.8**2)] * 2)
     stated = ps.correlations(graph).to_frame()
     assert isinstance(stated, pandas.DataFrame)

@@ -181,7 +181,9 @@ def test_removal_at_a_noise_level_against_the_joint_denoiser():
     noisy = {name: state[:, place] for name, place in PLACES.items()}
     denoised = {}
     for name, place in PLACES.items():
-        denoised[name] = ps.GaussianDenoiser(mean[place], covariance[place, place]).denoise(noisy[name], level)
+        denoised[name] = ps.GaussianDenoiser(mean[place], covariance[place, place]).denoise(
+            noisy[name], level
+        )
     found = ps.removal(graph, "bc", snr)
     before = ps.JointDenoiser(graph)(noisy, denoised, level).mean
     # c has no factor left, so its own mean stays
@@ -190,7 +192,9 @@ def test_removal_at_a_noise_level_against_the_joint_denoiser():
     for name, place in PLACES.items():
         change = before[name] - after[name]
         changes.append(change)
-        white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance[place, place]), change.T, upper=False)
+        white = torch.linalg.solve_triangular(
+            torch.linalg.cholesky(covariance[place, place]), change.T, upper=False
+        )
         assert found.mean_change[name] == pytest.approx(white.square().mean().sqrt().item(), rel=0.02)
     eye = snr * torch.eye(7, dtype=torch.float64)
     kept = torch.linalg.inv(covariance) + eye
