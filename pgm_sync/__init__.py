@@ -33,6 +33,19 @@ if TYPE_CHECKING:
     from .inspection.correlations import CorrelationTable, correlations
     from .inspection.coupling import CouplingTable, coupling
     from .inspection.inspect import Inspection, inspect
+    from .inspection.live import LiveView
+    from .inspection.partial import PartialCorrelationTable, partial_correlations
+    from .inspection.questions import (
+        Culprits,
+        InfluenceTable,
+        Removal,
+        Separation,
+        culprits,
+        influence,
+        removal,
+        separation,
+        without,
+    )
     from .inspection.recorder import Recorder
     from .inspection.recording import Recording
     from .learning import (
@@ -119,6 +132,7 @@ __all__ = [
     "CorrelationTable",
     "CouplingTable",
     "Crop",
+    "Culprits",
     "DenoisedPosterior",
     "Denoiser",
     "DiffusersDenoiser",
@@ -137,6 +151,7 @@ __all__ = [
     "GaussianDenoiser",
     "GuidedDenoiser",
     "Identity",
+    "InfluenceTable",
     "Inspection",
     "Jacobian",
     "JacobianDenoiser",
@@ -145,13 +160,15 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "LinearMap",
-    "Lookup",
+    "LiveView",
     "LockstepResult",
     "LockstepState",
+    "Lookup",
     "Mask",
     "MixtureDenoiser",
     "MotionDenoiser",
     "NoiseLevel",
+    "PartialCorrelationTable",
     "Permutation",
     "PgmSyncError",
     "Plan",
@@ -160,11 +177,13 @@ __all__ = [
     "Quadratic",
     "Recorder",
     "Recording",
+    "Removal",
     "Resample",
     "Rotate",
     "SampleResult",
     "SamplingState",
     "Scaled",
+    "Separation",
     "SparseMap",
     "Stationary",
     "Surrogate",
@@ -181,6 +200,7 @@ __all__ = [
     "complete_graph",
     "correlations",
     "coupling",
+    "culprits",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -188,20 +208,25 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "influence",
     "inspect",
     "invert",
     "learn_structure",
     "margin",
     "mirror",
+    "partial_correlations",
     "pca_features",
+    "removal",
     "ring_graph",
     "sample",
     "sampling_steps",
     "score_from_denoised",
+    "separation",
     "star_graph",
     "synchronize",
     "walk_summability",
     "wide_canvas",
+    "without",
 ]
 
 # Names are imported when first used (PEP 562): `pgm-sync --help` need not wait for torch.
@@ -220,6 +245,11 @@ _MODULES = {
     "inspection.correlations": "CorrelationTable correlations",
     "inspection.coupling": "CouplingTable coupling",
     "inspection.inspect": "Inspection inspect",
+    "inspection.live": "LiveView",
+    "inspection.partial": "PartialCorrelationTable partial_correlations",
+    "inspection.questions": (
+        "Culprits InfluenceTable Removal Separation culprits influence removal separation without"
+    ),
     "inspection.recorder": "Recorder",
     "inspection.recording": "Recording",
     "learning": (

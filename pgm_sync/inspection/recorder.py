@@ -71,7 +71,7 @@ class Recorder:
     of i by. With independent noise and the surrogate the flows over all factors of a node add up to its correction
     (Eq. 6), and ``residual`` says how exactly. `log_potential_own` and `log_potential_joint` are log psi_f before and
     after; `mahalanobis_own` and `mahalanobis_joint` compare all means with the joint prior at once, 1 per number for
-    contents drawn from it.
+    contents drawn from it. Of several processes that share a run, all see the same states: record in one of them.
 
     Raises ParameterError, UnknownNameError on what it does not know; RecordingError where not even one step of
     contents fits the budget, the folder holds a recording, or a second run starts; SavedFileError for a folder and
@@ -160,7 +160,8 @@ class Recorder:
         first = next(iter(state.joint.values()))
         num_steps, num_samples = getattr(state, "num_steps", 0), len(first)
         self.recording.num_steps, self.recording.num_samples = num_steps, num_samples
-        self._steps = set() if self._wanted is None else set(spread(self._wanted, num_steps, "steps"))
+        recorded = None if self._wanted is None else spread(self._wanted, num_steps, "steps")
+        self._steps = set() if recorded is None else set(recorded)
         samples = self.images.samples
         outside = [k for k in samples if not 0 <= k < num_samples]
         if outside:
@@ -170,9 +171,21 @@ class Recorder:
             )
         self.recording.samples = tuple(samples) if self.images.kinds else ()
         if self.images.kinds:
-            self._image_steps = self._within_budget(spread(self.images.steps, num_steps, "images: steps"))
+            self._image_steps = self._within_budget(self._chosen(recorded, num_steps))
         if self.folder is not None:
             storage.write_header(self.folder, self.recording)
+
+    def _chosen(self, recorded: list[int] | None, num_steps: int) -> list[int]:
+        """The steps of contents, among those recorded. Raises ParameterError."""
+        wanted, what = self.images.steps, "images: steps"
+        if recorded is None:
+            return spread(wanted, num_steps, what)
+        if isinstance(wanted, int):
+            return [recorded[k] for k in spread(wanted, len(recorded), what)]
+        for step in spread(wanted, num_steps, what):
+            if step not in recorded:
+                raise ParameterError(f"{what}: step {step} is not recorded; steps={self._wanted!r} leaves it out")
+        return spread(wanted, num_steps, what)
 
     def _within_budget(self, steps: list[int]) -> set[int]:
         """As many of the steps as fit `max_bytes`, evenly spread. Raises RecordingError."""
@@ -266,6 +279,9 @@ class Recorder:
         }
         own, joint = (with_hidden(graph, contents[kind]) for kind in ("denoised", "joint"))
         total: dict[Name, Tensor] = {}
+        like = next(iter(own.values()))
+        precisions = {name: model.precision(name, snr) for name in features}
+        covariances = {n: (1 / p if p.ndim == 1 else torch.linalg.inv(p)).to(like) for n, p in precisions.items()}
         for term in self._terms:
             pulls, after = term.evaluate(joint)
             _, before = term.evaluate(own)
@@ -275,14 +291,14 @@ class Recorder:
             for name, pull in pulls.items():
                 if name not in features:
                     continue
-                moved = _solve(model.precision(name, snr).to(pull), pull)
+                moved = _times(covariances[name], pull)
                 total[name] = total[name] + moved if name in total else moved
                 flow[name] = _size(moved, math.prod(model.graph.shape(name)))
         if model.noise is None and not self._carriers.shared:
             out["residual"] = _relative(total, contents)
         for kind in ("denoised", "joint") if self._prior is not None else ():
             assert self._prior is not None
-            mean, root = (part.to(next(iter(own.values()))) for part in self._prior)
+            mean, root = (part.to(like) for part in self._prior)
             flat = torch.cat([contents[kind][name].flatten(1) for name in model.names], 1) - mean
             white = torch.linalg.solve_triangular(root, flat.mT, upper=False)
             out[f"mahalanobis_{'own' if kind == 'denoised' else 'joint'}"] = white.square().mean().item()
@@ -351,6 +367,8 @@ def spread(steps: int | Collection[int], total: int, what: str) -> list[int]:
         chosen = sorted(set(steps))
         if any(not isinstance(s, int) or s < 0 for s in chosen):
             raise ParameterError(f"{what}: {steps!r} are not steps, counted from 0", steps=steps)
+        if total and chosen and chosen[-1] >= total:
+            raise ParameterError(f"{what}: there is no step {chosen[-1]}, the run has {total}, from 0", steps=steps)
         return chosen
     if steps < 1:
         raise ParameterError(f"{what}={steps} must be at least 1, or the steps themselves", steps=steps)
@@ -417,19 +435,21 @@ def _size(values: Tensor, elements: int | None = None) -> float:
     return (square / (elements or math.prod(values.shape[1:]))).sqrt().item()
 
 
-def _solve(precision: Tensor, pull: Tensor) -> Tensor:
+def _times(covariance: Tensor, pull: Tensor) -> Tensor:
     """``C_i`` of a pull ``(batch, *features)``."""
     flat = pull.flatten(1)
-    moved = flat / precision if precision.ndim == 1 else torch.linalg.solve(precision, flat.mT).mT
+    moved = flat * covariance if covariance.ndim == 1 else flat @ covariance
     return moved.reshape(pull.shape)
 
 
 def _relative(total: Mapping[Name, Tensor], contents: Mapping[str, Mapping[Name, Tensor]]) -> float:
-    """``|m_joint - m - C h| / |m_joint - m|`` over all features."""
-    moved = {name: contents["joint"][name] - contents["denoised"][name] for name in total}
-    size = sum(d.square().sum() for d in moved.values())
-    left = sum((d - total[name]).square().sum() for name, d in moved.items())
-    return math.sqrt(float(left) / float(size)) if float(size) > 0 else math.nan
+    """``|m_joint - m - C h| / |m_joint|`` over all features."""
+    size = left = 0.0
+    for name, pulled in total.items():
+        joint, own = contents["joint"][name], contents["denoised"][name]
+        size += float(joint.square().sum())
+        left += float((joint - own - pulled).square().sum())
+    return math.sqrt(left / size) if size > 0 else math.nan
 
 
 def _array(values: Tensor) -> np.ndarray:

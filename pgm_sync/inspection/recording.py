@@ -12,13 +12,13 @@ import numpy as np
 
 from ..errors import ParameterError, UnknownNameError, listed
 from ..graph.factor_graph import FactorGraph, Name
+from ..tables import frame
 from .coupling import CouplingTable, at_level, pairs_of
-from .extra import optional
 from .surrogate import Surrogate
 
 KINDS = ("noisy", "denoised", "joint", "next")  # of contents
 MAPS = ("correction", "disagreement")  # of heat maps
-TABLES = ("steps", "trajectories", "factors", "canvases", "coupling")
+TABLES = ("steps", "trajectories", "factors", "canvases", "coupling", "modes", "variances")
 
 
 class StepRecord(NamedTuple):
@@ -35,12 +35,12 @@ class StepRecord(NamedTuple):
     evaluations: int  # of every denoiser so far
     correction: dict[Name, float]  # per trajectory: RMS over elements of m_joint - m_own
     own_size: dict[Name, float]  # per trajectory: RMS of m_own
-    flow: dict[Name, dict[Name, float]]  # per factor and end: RMS of what it moves that end's mean by (see `Recorder`)
+    flow: dict[Name, dict[Name, float]]  # per factor and end: RMS of what it moves that end's mean by, see Recorder
     log_potential_own: dict[Name, float]  # per factor: log psi_f of the own means, nats
     log_potential_joint: dict[Name, float]  # per factor: log psi_f of the joint means
     mahalanobis_own: float  # of the own means under the joint prior, squared, per coupled number; nan if improper
     mahalanobis_joint: float  # of the joint means
-    residual: float  # of Eq. 6 with the surrogate, relative to the correction; nan where Eq. 6 is not all that acts
+    residual: float  # of Eq. 6 with the surrogate, relative to the joint means; nan where more than Eq. 6 acts
     disagreement_own: dict[Name | None, float]  # per canvas: RMS spread of its views over shared elements
     disagreement_joint: dict[Name | None, float]
     levels: dict[Name, tuple[float, float]]  # alpha and sigma per trajectory, where they differ (lockstep)
@@ -66,8 +66,8 @@ class Recording:
     samples: tuple[int, ...] = ()  # joint samples whose contents are kept
     note: str = ""  # what was left out to keep to the budget of bytes
     records: list[StepRecord] = field(default_factory=list)
-    _model: Any = field(default=None, repr=False, compare=False)
-    _coupling: dict[tuple[int, bool], Any] = field(default_factory=dict, repr=False, compare=False)
+    _model: Any = field(default=None, init=False, repr=False, compare=False)
+    _coupling: dict[tuple[int, bool], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Recording:
@@ -171,7 +171,8 @@ class Recording:
     def _surrogate(self) -> tuple[Surrogate, Any, Any]:
         if self._model is None:
             model = Surrogate(self.graph, self.noise_correlation, self.variance)
-            self._model = model, model.posterior(0.0), pairs_of(model)
+            prior = model.posterior(0.0) if model.names else None
+            self._model = model, prior, pairs_of(model, prior)
         return self._model
 
     def coupling(self, modes: bool = False) -> CouplingTable:
@@ -182,7 +183,7 @@ class Recording:
         """
         model, prior, pairs = self._surrogate()
         rows = []
-        for k, record in enumerate(self.records):
+        for k, record in enumerate(self.records if pairs else ()):
             if (k, modes) not in self._coupling:
                 snr = {n: (a / s) ** 2 for n, (a, s) in record.levels.items()} or record.snr
                 self._coupling[k, modes] = at_level(model, prior, snr, record.snr, pairs, modes)
@@ -212,11 +213,18 @@ class Recording:
         """One dictionary per row of a table; see `to_frame`."""
         if what not in TABLES:
             raise ParameterError(f"what={what!r} is none of {', '.join(TABLES)}", what=what)
-        if what == "coupling":
+        if what in ("coupling", "modes"):
             steps = [r.step for r in self.records]
-            table = self.coupling().to_dicts()
+            table = self.coupling(modes=what == "modes").to_dicts()
             each = len(table) // len(steps) if steps else 0
             return [{"step": steps[k // each], **row} for k, row in enumerate(table)]
+        if what == "variances":
+            found = self.variances()
+            return [
+                {"step": r.step, "snr": r.snr, "trajectory": n, "own": own[k], "joint": found["joint"][n][k]}
+                for k, r in enumerate(self.records)
+                for n, own in found["own"].items()
+            ]
         make: Callable[[StepRecord], list[dict[str, Any]]] = {
             "steps": _step_rows, "trajectories": _trajectory_rows, "factors": _factor_rows, "canvases": _canvas_rows,
         }[what]  # fmt: skip
@@ -226,11 +234,12 @@ class Recording:
         """A pandas DataFrame.
 
         what: "steps", one row per recorded step; "trajectories", one per step and trajectory; "factors", one per step,
-        factor and end; "canvases", one per step and canvas; "coupling", one per step and two ends of a factor.
+        factor and end; "canvases", one per step and canvas; "coupling", one per step and two ends of a factor, and
+        "modes", one for each of its modes; "variances", one per step and coupled trajectory.
 
-        Raises ParameterError, MissingPackageError without pandas.
+        Raises ParameterError, MissingPackageError without pandas, and as `coupling`.
         """
-        return optional("pandas", "to_frame").DataFrame(self.rows(what))
+        return frame(self.rows(what))
 
     def __repr__(self) -> str:
         share = f"{len(self.records)} of {self.num_steps} steps"
