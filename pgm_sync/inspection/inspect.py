@@ -76,7 +76,9 @@ def inspect(
     """
     second = None
     if other is not None:
-        second = inspect(other, posterior_covariance=posterior_covariance, noise_correlation=noise_correlation)
+        second = inspect(
+            other, posterior_covariance=posterior_covariance, noise_correlation=noise_correlation
+        )
     graph, recording = _opened(thing)
     if recording is not None:
         noise_correlation = recording.noise_correlation if noise_correlation is None else noise_correlation

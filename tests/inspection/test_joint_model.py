@@ -9,7 +9,7 @@ import torch
 
 import pgm_sync as ps
 from pgm_sync.errors import UnknownNameError, UnsupportedError
-from pgm_sync.inspection.counterfactual import changes, drawn_states, largest_strength, rescaled
+from pgm_sync.inspection.counterfactual import changes, drawn_states, rescaled, strength_range
 from pgm_sync.inspection.joint_model import joint_model
 from pgm_sync.inspection.noise_levels import noise_levels, partial_correlations
 from pgm_sync.levels import variance_preserving
@@ -133,11 +133,28 @@ def test_what_has_no_strength_is_refused():
         rescaled(graph, {"none": 0.0})
 
 
-def test_the_largest_strength_is_where_the_prior_stops_being_proper():
+def test_the_strength_range_is_where_the_prior_stops_being_proper():
     graph = ps.chain_graph(2, (1,), Correlation(0.9))
     model = joint_model(graph)
-    assert largest_strength(model, (0, 1)) == pytest.approx(1 / 0.9, abs=2e-3)
-    assert largest_strength(joint_model(ps.chain_graph(2, (1,), Correlation(0.5))), (0, 1)) == 1.2
+    assert strength_range(model, (0, 1)) == pytest.approx((0, 1 / 0.9), abs=2e-3)
+    assert strength_range(joint_model(ps.chain_graph(2, (1,), Correlation(0.5))), (0, 1)) == (0, 1.2)
+
+
+def test_a_factor_that_keeps_the_others_proper_cannot_be_cut():
+    """A precision that is only proper because a third factor takes back what the first two claim."""
+    spring = Quadratic(torch.tensor([[-0.6, -0.3], [-0.3, -0.6]]))
+    graph = ps.chain_graph(2, (1,), Correlation(0.2))
+    graph.add_factor("claim", [0, 1], spring)
+    graph.add_factor("back", [0, 1], Quadratic(-spring.precision))
+    model = joint_model(graph)
+    low, high = strength_range(model, "back")
+    # own precision 1/(1 - .04) of the pair, minus .6 (1 - s) and .3 (1 - s) off the diagonal
+    whole = torch.linalg.eigvalsh(model.prior())
+    assert 0 <= low < 1
+    claimed = model.prior({"back": low})
+    assert torch.linalg.eigvalsh(claimed).min() >= 0
+    assert high == 1.2
+    assert whole.min() > 0
 
 
 def test_one_element_stands_for_all_where_potentials_treat_them_alike():

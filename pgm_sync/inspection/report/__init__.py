@@ -78,7 +78,9 @@ def report(
         data = graph_data(graph, edges, model, levels)
         if model is not None and model.terms:
             if model.size <= IN_PAGE:
-                data["model"] = model_data(graph, model, [] if recording is None else recorded_states(model, recording))
+                data["model"] = model_data(
+                    graph, model, [] if recording is None else recorded_states(model, recording)
+                )
             elif levels is not None:
                 data["beforehand"] = beforehand(graph, model, levels)
         if recording is not None and recording.records:
@@ -93,7 +95,9 @@ def report(
         section("Correlations", heat_map(edges, graph)) if edges else "",
         section("Noise levels", curves(), CURVES, hidden=True) if levels else "",
         section("What if", experiment("model" in (data or {})), WHAT_IF, hidden=True) if what_if else "",
-        section("Step by step", steps(recording), STEPS, hidden=True) if recording and recording.records else "",
+        section("Step by step", steps(recording), STEPS, hidden=True)
+        if recording and recording.records
+        else "",
         section("Comparison", _comparison(graph, table, other)) if other is not None else "",
         section("Time", seconds(timing)) if timing else "",
         section("Parameters", settings(parameters)) if parameters else "",
