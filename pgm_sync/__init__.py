@@ -32,6 +32,19 @@ if TYPE_CHECKING:
     from .inspection.correlations import CorrelationTable, correlations
     from .inspection.coupling import CouplingTable, coupling
     from .inspection.inspect import Inspection, inspect
+    from .inspection.live import LiveView
+    from .inspection.partial import PartialCorrelationTable, partial_correlations
+    from .inspection.questions import (
+        Culprits,
+        InfluenceTable,
+        Removal,
+        Separation,
+        culprits,
+        influence,
+        removal,
+        separation,
+        without,
+    )
     from .inspection.recorder import Recorder
     from .inspection.recording import Recording
     from .learning import (
@@ -117,6 +130,7 @@ __all__ = [
     "CorrelationTable",
     "CouplingTable",
     "Crop",
+    "Culprits",
     "DenoisedPosterior",
     "Denoiser",
     "DiffusersDenoiser",
@@ -135,6 +149,7 @@ __all__ = [
     "GaussianDenoiser",
     "GuidedDenoiser",
     "Identity",
+    "InfluenceTable",
     "Inspection",
     "Jacobian",
     "JacobianDenoiser",
@@ -143,12 +158,14 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "LinearMap",
-    "Lookup",
+    "LiveView",
     "LockstepResult",
     "LockstepState",
+    "Lookup",
     "Mask",
     "MixtureDenoiser",
     "NoiseLevel",
+    "PartialCorrelationTable",
     "Permutation",
     "PgmSyncError",
     "Plan",
@@ -157,11 +174,13 @@ __all__ = [
     "Quadratic",
     "Recorder",
     "Recording",
+    "Removal",
     "Resample",
     "Rotate",
     "SampleResult",
     "SamplingState",
     "Scaled",
+    "Separation",
     "SparseMap",
     "Stationary",
     "Surrogate",
@@ -178,6 +197,7 @@ __all__ = [
     "complete_graph",
     "correlations",
     "coupling",
+    "culprits",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -185,19 +205,24 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "influence",
     "inspect",
     "learn_structure",
     "margin",
     "mirror",
+    "partial_correlations",
     "pca_features",
+    "removal",
     "ring_graph",
     "sample",
     "sampling_steps",
     "score_from_denoised",
+    "separation",
     "star_graph",
     "synchronize",
     "walk_summability",
     "wide_canvas",
+    "without",
 ]
 
 # Names are imported when first used (PEP 562): `pgm-sync --help` need not wait for torch.
@@ -216,6 +241,11 @@ _MODULES = {
     "inspection.correlations": "CorrelationTable correlations",
     "inspection.coupling": "CouplingTable coupling",
     "inspection.inspect": "Inspection inspect",
+    "inspection.live": "LiveView",
+    "inspection.partial": "PartialCorrelationTable partial_correlations",
+    "inspection.questions": (
+        "Culprits InfluenceTable Removal Separation culprits influence removal separation without"
+    ),
     "inspection.recorder": "Recorder",
     "inspection.recording": "Recording",
     "learning": (

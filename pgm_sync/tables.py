@@ -12,6 +12,17 @@ from .errors import MissingPackageError
 Row = TypeVar("Row", bound=tuple)
 
 
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> Any:
+    """A pandas DataFrame of one dictionary per row. Raises MissingPackageError without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingPackageError(
+            "a data frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
+        ) from error
+    return pandas.DataFrame(list(rows), columns=columns)
+
+
 class Table(Sequence[Row], Generic[Row], abc.ABC):
     """A list of NamedTuples; a subclass says how one is shown: `head`, and `cells` of a row as texts."""
 
@@ -38,15 +49,8 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
         return [row._asdict() for row in self.rows]  # type: ignore[attr-defined]
 
     def to_frame(self) -> Any:
-        """The rows as a pandas DataFrame, a column per field. Raises MissingPackageError without pandas."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise MissingPackageError(
-                "to_frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
-            ) from error
-        fields = getattr(self.rows[0], "_fields", None) if self.rows else None
-        return pandas.DataFrame(self.to_dicts(), columns=fields)
+        """A pandas DataFrame, one column per field of a row. Raises MissingPackageError without pandas."""
+        return frame(self.to_dicts(), list(self.rows[0]._fields) if self.rows else None)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         shown = [self.head, *map(self.cells, self.rows)]

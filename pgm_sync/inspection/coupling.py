@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -88,123 +88,129 @@ def coupling(
     >>> from pgm_sync.potentials import Correlation
     >>> for row in coupling(chain_graph(2, 1, Correlation(0.8)), [0.01, 1.0, 100.0]):
     ...     print(f"{row.posterior:.2f} {row.strength:.2f}")
-    0.79 0.79
-    0.44 0.44
-    0.01 0.01
+    0.80 0.79
+    0.59 0.48
+    0.02 0.02
 
     Raises UnknownNameError, ParameterError, ImproperGraphError, UnsupportedError.
     """
     model = Surrogate(graph, noise_correlation, variance)
     given = [snrs] if isinstance(snrs, int | float) else list(snrs)
     ratios = [as_ratio(snr, "snrs") for snr in given]
-    pairs = pairs_of(model, factors)
     rows: list[Coupling] = []
-    if pairs:
+    if model.names:
         prior = model.posterior(0.0)
-        for snr in ratios:
+        pairs = pairs_of(model, prior, factors)
+        for snr in ratios if pairs else ():
             rows += at_level(model, prior, snr, snr, pairs, modes)
     return CouplingTable(rows)
 
 
+Blocks = tuple[Tensor, Tensor, Tensor]  # covariances of what a factor sees of two ends: own, cross, own
+
+
 class Pair(NamedTuple):
-    """Two ends of a factor, and what it sees of them."""
+    """Two ends of a factor, what it sees of them, and what does not depend on the noise level."""
 
     factor: Name
     first: Name
     second: Name
     maps: tuple[LinearMap, LinearMap]  # of the reduced contents
     labels: list[str]
+    rows: tuple[Tensor, Tensor] | None = None  # the maps as matrices; None for factors over too many numbers
+    clean: Blocks | None = None  # under the joint prior
+    noise: Blocks | None = None  # of the noise; None where an end is hidden
+
+    def seen(self, of: Callable[[Name, Name], Tensor]) -> Blocks:
+        """What the factor sees of covariances between nodes."""
+        assert self.rows is not None
+        (a, b), i, j = self.rows, self.first, self.second
+        return a @ of(i, i) @ a.T, a @ of(i, j) @ b.T, b @ of(j, j) @ b.T
 
 
-def pairs_of(model: Surrogate, factors: Sequence[Name] | None = None) -> list[Pair]:
+def pairs_of(model: Surrogate, prior: Covariances | None = None, factors: Sequence[Name] | None = None) -> list[Pair]:
+    """All pairs of ends of the factors; with a `prior`, ready for `at_level`."""
     graph, reduced = model.graph, model.reduction.graph
     chosen = reduced.factors if factors is None else [f for f in factors if graph.potential(f) and f in reduced]
     found = []
     for factor in chosen:
         scope, maps, named = reduced.scope(factor), reduced.maps(factor), graph.maps(factor)
         for i, j in combinations(range(len(scope)), 2):
-            found.append(Pair(factor, scope[i], scope[j], (maps[i], maps[j]), named[i].labels()))
+            pair = Pair(factor, scope[i], scope[j], (maps[i], maps[j]), named[i].labels())
+            if prior is not None and max(maps[i].out_size, maps[j].out_size) <= LARGEST_BLOCK:
+                pair = pair._replace(rows=(maps[i].dense(), maps[j].dense()))
+                pair = pair._replace(clean=pair.seen(prior))
+                if {pair.first, pair.second} <= set(model.names):
+                    pair = pair._replace(noise=pair.seen(model.noise_covariance))
+            found.append(pair)
     return found
 
 
 def at_level(
     model: Surrogate, prior: Covariances, snr: Snr, shown: float, pairs: Sequence[Pair], modes: bool = False
 ) -> list[Coupling]:
-    """The rows of one noise level."""
-    posterior = model.posterior(snr)
-    alone = model.noise_alone(snr)
+    """The rows of one noise level, of `pairs_of` this prior."""
+    posterior, alone = model.posterior(snr), model.noise_alone(snr)
     rows = []
     for pair in pairs:
-        sizes = [m.out_size for m in pair.maps]
-        if max(sizes) <= LARGEST_BLOCK:
-            values = _as_matrices(model, prior, posterior, alone, snr, pair, modes)
-        else:
+        if pair.rows is None:
             values = _by_element(model, prior, posterior, snr, pair, modes)
+        else:
+            strength = None
+            if pair.noise is not None:
+                moved = model.gain(posterior, snr, pair.first, pair.second)
+                if alone is not None:
+                    moved = moved - model.gain(alone, snr, pair.first, pair.second)
+                strength = pair.rows[0] @ moved @ torch.linalg.pinv(pair.rows[1])
+            show = _by_mode if modes and len(pair.rows[0]) == len(pair.rows[1]) else _together
+            values = show(pair, pair.seen(posterior), strength)
         rows += [Coupling(pair.factor, pair.first, pair.second, mode, shown, *row) for mode, row in values]
     return rows
 
 
-def _as_matrices(
-    model: Surrogate,
-    prior: Covariances,
-    posterior: Covariances,
-    alone: Covariances | None,
-    snr: Snr,
-    pair: Pair,
-    modes: bool,
-) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Prior, posterior and noise correlation, and strength, from the covariances of what the factor sees."""
-    a, b = (m.dense() for m in pair.maps)
-    first, second = pair.first, pair.second
+Values = list[tuple[str, tuple[float, float, float, float]]]  # per mode: prior, posterior, noise, strength
 
-    def blocks(of: Covariances) -> tuple[Tensor, Tensor, Tensor]:
-        return (
-            a @ of(first, first) @ a.T,
-            a @ of(first, second) @ b.T,
-            b @ of(second, second) @ b.T,
-        )
 
-    clean = blocks(prior)
-    correlations = [clean, blocks(posterior)]
-    strength = None
-    if {first, second} <= set(model.names):
-        ends = [model.noise_covariance(n, m) for n, m in ((first, first), (first, second), (second, second))]
-        correlations.append((a @ ends[0] @ a.T, a @ ends[1] @ b.T, b @ ends[2] @ b.T))
-        moved = model.gain(posterior, snr, first, second)
-        if alone is not None:
-            moved = moved - model.gain(alone, snr, first, second)
-        strength = a @ moved @ torch.linalg.pinv(b)
-    if modes and a.shape[0] == b.shape[0]:
-        scale = [clean[k].diagonal().sqrt() for k in (0, 2)]
-        signed = [c[1].diagonal() * (c[0].diagonal() * c[2].diagonal()).rsqrt() for c in correlations]
-        acts = (
-            torch.full_like(signed[0], math.nan)
-            if strength is None
-            else strength.diagonal() * scale[1] / scale[0]
-        )
-        noise = signed[2] if len(signed) > 2 else torch.full_like(signed[0], math.nan)
-        columns = torch.stack([signed[0], signed[1], noise, acts], 1).tolist()
-        return [(label, tuple(row)) for label, row in zip(pair.labels, columns, strict=True)]
-    largest = [_leading(*c) for c in correlations]
+def _by_mode(pair: Pair, posterior: Blocks, strength: Tensor | None) -> Values:
+    """Signed, between matching modes."""
+    assert pair.clean is not None
+    prior, after = _signed(pair.clean), _signed(posterior)
+    none = torch.full_like(prior, math.nan)
+    noise = none if pair.noise is None else _signed(pair.noise)
+    acts = none
+    if strength is not None:
+        acts = strength.diagonal() * (pair.clean[2].diagonal() / pair.clean[0].diagonal()).sqrt()
+    columns = torch.stack([prior, after, noise, acts], 1).tolist()
+    return [(label, tuple(row)) for label, row in zip(pair.labels, columns, strict=True)]
+
+
+def _together(pair: Pair, posterior: Blocks, strength: Tensor | None) -> Values:
+    """The largest over all directions."""
+    assert pair.clean is not None
     acts = math.nan
     if strength is not None:
-        left, right = (cholesky(clean[k], f"the prior covariance of factor {pair.factor!r}") for k in (0, 2))
-        acts = torch.linalg.matrix_norm(
-            torch.linalg.solve_triangular(left, strength @ right, upper=False), 2
-        ).item()
-    return [(WHOLE, (largest[0], largest[1], largest[2] if len(largest) > 2 else math.nan, acts))]
+        left, right = (cholesky(pair.clean[k], f"the prior covariance of factor {pair.factor!r}") for k in (0, 2))
+        white = torch.linalg.solve_triangular(left, strength @ right, upper=False)
+        acts = torch.linalg.matrix_norm(white, 2).item()
+    noise = math.nan if pair.noise is None else leading(*pair.noise)
+    return [(WHOLE, (leading(*pair.clean), leading(*posterior), noise, acts))]
 
 
-def _leading(first: Tensor, cross: Tensor, second: Tensor) -> float:
+def _signed(blocks: Blocks) -> Tensor:
+    first, cross, second = (block.diagonal() for block in blocks)
+    return cross * (first * second).rsqrt()
+
+
+def leading(first: Tensor, cross: Tensor, second: Tensor) -> float:
     """The largest canonical correlation; 0 without any covariance."""
-    if not bool(cross.abs().max() > 0):
+    if not bool(cross.any()):
         return 0.0
     return canonical_correlations(first, cross, second)[0].item()
 
 
 def _by_element(
     model: Surrogate, prior: Covariances, posterior: Covariances, snr: Snr, pair: Pair, modes: bool
-) -> list[tuple[str, tuple[float, float, float, float]]]:
+) -> Values:
     """The same between matching elements, for factors over too many numbers for a matrix."""
     index = [element_index(m) for m in pair.maps]
     elementwise = model.graph.potential(pair.factor).elementwise and all(k is not None for k in index)

@@ -65,5 +65,7 @@ def with_hidden(graph: FactorGraph, contents: Mapping[Name, Tensor]) -> dict[Nam
     """Contents of all nodes, with hidden variables at their means given those of the trajectories."""
     if not graph.hidden:
         return dict(contents)
-    posterior = infer(graph, observed=contents)
-    return {**contents, **{name: posterior.mean[name] for name in graph.hidden}}
+    like = next(iter(contents.values()))
+    observed = {name: x.detach().to("cpu", torch.float64) for name, x in contents.items()}
+    posterior = infer(graph, observed=observed)
+    return {**contents, **{name: posterior.mean[name].to(like) for name in graph.hidden}}

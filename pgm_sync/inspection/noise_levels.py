@@ -96,31 +96,6 @@ def mode_correlations(term: Term, covariance: Tensor) -> Tensor:  # (b, b) -> (p
     return torch.cat(found)
 
 
-def partial_correlations(model: JointModel) -> dict[Name, Tensor]:
-    """Correlation of matching modes given everything else in the graph, ``(pairs * modes,)`` per factor.
-
-    ``-K_ab / sqrt(K_aa K_bb)`` in the joint precision, all other modes of the same ends included in "everything else".
-    NaN where ends have different numbers of modes, or where the factor sees other features of an end than the rest.
-    """
-    precision = model.prior()
-    found = {}
-    for factor, term in model.terms.items():
-        if term.rows is not None:
-            found[factor] = torch.full_like(
-                mode_correlations(term, torch.eye(sum(term.blocks)).double()), math.nan
-            )
-            continue
-        own = precision[term.places[:, None], term.places]
-        scale, parts = own.diagonal().rsqrt(), []
-        for a, b in combinations(term.spans, 2):
-            if a.stop - a.start == b.stop - b.start:
-                parts.append(-own[a, b].diagonal() * scale[a] * scale[b])
-            else:
-                parts.append(own.new_full((min(a.stop - a.start, b.stop - b.start),), math.nan))
-        found[factor] = torch.cat(parts)
-    return found
-
-
 def information(term: Term, covariance: Tensor) -> float:
     """Mutual information between the ends of a factor in nats, from the covariance ``(b, b)`` of what it sees."""
     own = sum(torch.logdet(covariance[a, a]) for a in term.spans)

@@ -266,6 +266,9 @@ class Recorder:
         }
         own, joint = (with_hidden(graph, contents[kind]) for kind in ("denoised", "joint"))
         total: dict[Name, Tensor] = {}
+        like = next(iter(own.values()))
+        precisions = {name: model.precision(name, snr) for name in features}
+        covariances = {n: (1 / p if p.ndim == 1 else torch.linalg.inv(p)).to(like) for n, p in precisions.items()}
         for term in self._terms:
             pulls, after = term.evaluate(joint)
             _, before = term.evaluate(own)
@@ -275,14 +278,14 @@ class Recorder:
             for name, pull in pulls.items():
                 if name not in features:
                     continue
-                moved = _solve(model.precision(name, snr).to(pull), pull)
+                moved = _times(covariances[name], pull)
                 total[name] = total[name] + moved if name in total else moved
                 flow[name] = _size(moved, math.prod(model.graph.shape(name)))
         if model.noise is None and not self._carriers.shared:
             out["residual"] = _relative(total, contents)
         for kind in ("denoised", "joint") if self._prior is not None else ():
             assert self._prior is not None
-            mean, root = (part.to(next(iter(own.values()))) for part in self._prior)
+            mean, root = (part.to(like) for part in self._prior)
             flat = torch.cat([contents[kind][name].flatten(1) for name in model.names], 1) - mean
             white = torch.linalg.solve_triangular(root, flat.mT, upper=False)
             out[f"mahalanobis_{'own' if kind == 'denoised' else 'joint'}"] = white.square().mean().item()
@@ -417,19 +420,21 @@ def _size(values: Tensor, elements: int | None = None) -> float:
     return (square / (elements or math.prod(values.shape[1:]))).sqrt().item()
 
 
-def _solve(precision: Tensor, pull: Tensor) -> Tensor:
+def _times(covariance: Tensor, pull: Tensor) -> Tensor:
     """``C_i`` of a pull ``(batch, *features)``."""
     flat = pull.flatten(1)
-    moved = flat / precision if precision.ndim == 1 else torch.linalg.solve(precision, flat.mT).mT
+    moved = flat * covariance if covariance.ndim == 1 else flat @ covariance
     return moved.reshape(pull.shape)
 
 
 def _relative(total: Mapping[Name, Tensor], contents: Mapping[str, Mapping[Name, Tensor]]) -> float:
-    """``|m_joint - m - C h| / |m_joint - m|`` over all features."""
-    moved = {name: contents["joint"][name] - contents["denoised"][name] for name in total}
-    size = sum(d.square().sum() for d in moved.values())
-    left = sum((d - total[name]).square().sum() for name, d in moved.items())
-    return math.sqrt(float(left) / float(size)) if float(size) > 0 else math.nan
+    """``|m_joint - m - C h| / |m_joint|`` over all features."""
+    size = left = 0.0
+    for name, pulled in total.items():
+        joint, own = contents["joint"][name], contents["denoised"][name]
+        size += float(joint.square().sum())
+        left += float((joint - own - pulled).square().sum())
+    return math.sqrt(left / size) if size > 0 else math.nan
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import ParameterError, UnknownNameError, listed
 from ..graph.factor_graph import FactorGraph, Name
+from ..tables import frame
 from .coupling import CouplingTable, at_level, pairs_of
-from .extra import optional
 from .surrogate import Surrogate
 
 KINDS = ("noisy", "denoised", "joint", "next")  # of contents
@@ -40,7 +40,7 @@ class StepRecord(NamedTuple):
     log_potential_joint: dict[Name, float]  # per factor: log psi_f of the joint means
     mahalanobis_own: float  # of the own means under the joint prior, squared, per coupled number; nan if improper
     mahalanobis_joint: float  # of the joint means
-    residual: float  # of Eq. 6 with the surrogate, relative to the correction; nan where Eq. 6 is not all that acts
+    residual: float  # of Eq. 6 with the surrogate, relative to the joint means; nan where more than Eq. 6 acts
     disagreement_own: dict[Name | None, float]  # per canvas: RMS spread of its views over shared elements
     disagreement_joint: dict[Name | None, float]
     levels: dict[Name, tuple[float, float]]  # alpha and sigma per trajectory, where they differ (lockstep)
@@ -171,7 +171,8 @@ class Recording:
     def _surrogate(self) -> tuple[Surrogate, Any, Any]:
         if self._model is None:
             model = Surrogate(self.graph, self.noise_correlation, self.variance)
-            self._model = model, model.posterior(0.0), pairs_of(model)
+            prior = model.posterior(0.0) if model.names else None
+            self._model = model, prior, pairs_of(model, prior)
         return self._model
 
     def coupling(self, modes: bool = False) -> CouplingTable:
@@ -182,7 +183,7 @@ class Recording:
         """
         model, prior, pairs = self._surrogate()
         rows = []
-        for k, record in enumerate(self.records):
+        for k, record in enumerate(self.records if pairs else ()):
             if (k, modes) not in self._coupling:
                 snr = {n: (a / s) ** 2 for n, (a, s) in record.levels.items()} or record.snr
                 self._coupling[k, modes] = at_level(model, prior, snr, record.snr, pairs, modes)
@@ -230,7 +231,7 @@ class Recording:
 
         Raises ParameterError, MissingPackageError without pandas.
         """
-        return optional("pandas", "to_frame").DataFrame(self.rows(what))
+        return frame(self.rows(what))
 
     def __repr__(self) -> str:
         share = f"{len(self.records)} of {self.num_steps} steps"

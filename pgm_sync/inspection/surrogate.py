@@ -90,14 +90,32 @@ class Surrogate:
         return compile(graph)
 
     @cached_property
-    def _potentials(self) -> Tensor:
-        """``K = Sigma^{-1} - blockdiag(Sigma_ii^{-1})`` and the priors of hidden variables, dense."""
-        return dense_joint(self.reduction.graph).precision
+    def _potentials(self) -> Gaussian:
+        """``K = Sigma^{-1} - blockdiag(Sigma_ii^{-1})``, its eta, and the priors of hidden variables, dense."""
+        return dense_joint(self.reduction.graph)
+
+    @property
+    def size(self) -> int:
+        """Coupled features and hidden variables together."""
+        return sum(math.prod(self.reduction.graph.shape(name)) for name in self.reduction.graph.variables)
 
     @property
     def is_small(self) -> bool:
         """Whether all coupled features fit one matrix."""
-        return sum(math.prod(self.reduction.graph.shape(n)) for n in self.reduction.graph.variables) <= LARGEST_DENSE
+        return self.size <= LARGEST_DENSE
+
+    @cached_property
+    def _places(self) -> dict[Name, slice]:
+        return places(self.reduction.graph)
+
+    def place(self, name: Name) -> slice:
+        """Where the features of a node lie among those of all coupled trajectories and hidden variables."""
+        return self._places[name]
+
+    @cached_property
+    def coupled(self) -> Tensor:
+        """Positions of the coupled trajectories among all features, ``(P,)``; the others are hidden variables'."""
+        return torch.cat([torch.arange(self.place(n).start, self.place(n).stop) for n in self.names])
 
     def precision(self, name: Name, snr: Snr) -> Tensor:
         """``C_i^{-1}`` of the surrogate (Eq. 4) in features, ``(r,)`` of independent elements or ``(r, r)``."""
@@ -137,33 +155,27 @@ class Surrogate:
 
         Raises ImproperGraphError.
         """
-        prior, start, seen = self.posterior(0.0), 0, []
-        eta = dense_joint(self.reduction.graph).eta.clone()
-        for name in self.reduction.graph.variables:
-            stop = start + math.prod(self.reduction.graph.shape(name))
-            if name in self.own:
-                eta[start:stop] += self.own[name].eta
-                seen.append(torch.arange(start, stop))
-            start = stop
-        index = torch.cat(seen)
-        covariance = prior.matrix()
-        return (covariance @ eta)[index], cholesky(covariance[index[:, None], index], "the joint prior covariance")
+        covariance = self.posterior(0.0).matrix()
+        index = self.coupled
+        return (covariance @ self.prior_eta)[index], cholesky(covariance[index[:, None], index], "the prior covariance")
+
+    @cached_property
+    def prior_eta(self) -> Tensor:
+        """eta of the joint prior g over all features, ``(P,)``."""
+        eta = self._potentials.eta.clone()
+        for name in self.names:
+            eta[self.place(name)] += self.own[name].eta
+        return eta
 
     def joint_precision(self, snr: Snr) -> Tensor:
         """Lambda of Eq. 5 and 5' over all coupled features and hidden variables, ``(P, P)``; perhaps indefinite."""
-        precision, graph, start = self._potentials.clone(), self.reduction.graph, 0
-        seen = []
-        for name in graph.variables:
-            stop = start + math.prod(graph.shape(name))
-            if name in self.own:
-                own = self.precision(name, snr)
-                precision[start:stop, start:stop] += torch.diag(own) if own.ndim == 1 else own
-                seen.append(torch.arange(start, stop))
-            start = stop
+        precision = self._potentials.precision.clone()
+        for name in self.names:
+            own, place = self.precision(name, snr), self.place(name)
+            precision[place, place] += torch.diag(own) if own.ndim == 1 else own
         ratios = self._ratios(snr)
         if self.noise is not None and ratios != {0.0}:
-            index = torch.cat(seen)
-            precision[index[:, None], index] += self._likelihood(ratios).precision
+            precision[self.coupled[:, None], self.coupled] += self._likelihood(ratios).precision
         return precision
 
     def inferred(self, snr: Snr, ratios: set[float] | None = None) -> Posterior:
@@ -222,9 +234,7 @@ class Covariances:
 
     def __init__(self, graph: FactorGraph, source: Tensor | Posterior):  # (P, P)
         self.graph, self.source = graph, source
-        sizes = {name: math.prod(graph.shape(name)) for name in graph.variables}
-        ends = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
-        self._place = {name: slice(a, b) for name, a, b in zip(sizes, ends, ends[1:], strict=False)}
+        self._place = places(graph)
 
     def __call__(self, first: Name, second: Name) -> Tensor:
         """Of all elements of one node with all of another, ``(D_i, D_j)``."""
@@ -249,6 +259,13 @@ class Covariances:
         if isinstance(self.source, Posterior):
             return self.source.element_covariance(first, i, second, j)
         return self.source[self._place[first].start + i, self._place[second].start + j]
+
+
+def places(graph: FactorGraph) -> dict[Name, slice]:
+    """Where the elements of every node lie among those of all, in insertion order."""
+    sizes = {name: math.prod(graph.shape(name)) for name in graph.variables}
+    ends = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
+    return {name: slice(a, b) for name, a, b in zip(sizes, ends, ends[1:], strict=False)}
 
 
 def as_ratio(value: float, what: str = "snr") -> float:

@@ -25,7 +25,9 @@ def test_a_chain_against_the_closed_form(snr):
     for row in ps.coupling(ps.chain_graph(3, (2, 2), ps.Correlation(0.8)), snr, modes=True):
         i, j = row.first, row.second
         assert row.prior == pytest.approx(0.8)
-        assert row.posterior == pytest.approx((posterior[i, j] / (posterior[i, i] * posterior[j, j]).sqrt()).item())
+        assert row.posterior == pytest.approx(
+            (posterior[i, j] / (posterior[i, i] * posterior[j, j]).sqrt()).item()
+        )
         assert row.strength == pytest.approx(moved[i, j].item())
         assert row.noise == 0
 

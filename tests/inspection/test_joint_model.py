@@ -11,7 +11,7 @@ import pgm_sync as ps
 from pgm_sync.errors import UnknownNameError, UnsupportedError
 from pgm_sync.inspection.counterfactual import changes, drawn_states, rescaled, strength_range
 from pgm_sync.inspection.joint_model import joint_model
-from pgm_sync.inspection.noise_levels import noise_levels, partial_correlations
+from pgm_sync.inspection.noise_levels import noise_levels
 from pgm_sync.levels import variance_preserving
 from pgm_sync.potentials import Attraction, Correlation, Evidence, JointGaussian, Quadratic
 
@@ -202,19 +202,6 @@ def test_movement_is_what_cutting_does_to_draws_of_the_model(name):
     measured = math.sqrt(moved.square().sum(1).mean() / term.seen(prior).trace())
     stated = noise_levels(model, [math.log(snr)]).of(factor)[0].movement
     assert stated == pytest.approx(measured, rel=0.03)
-
-
-def test_partial_correlations_are_those_of_conditioning():
-    model = joint_model(loop())
-    factor, term = list(model.terms.items())[0]
-    joint = torch.linalg.inv(model.prior())
-    a, b = term.places[0].item(), term.places[term.blocks[0]].item()
-    pair, rest = torch.tensor([a, b]), torch.tensor([k for k in range(model.size) if k not in (a, b)])
-    left = joint[pair[:, None], pair] - joint[pair[:, None], rest] @ torch.linalg.solve(
-        joint[rest[:, None], rest], joint[rest[:, None], pair]
-    )
-    expected = left[0, 1] / (left[0, 0] * left[1, 1]).sqrt()
-    torch.testing.assert_close(partial_correlations(model)[factor][0], expected)
 
 
 def test_changes_are_zero_for_the_graph_as_it_is():

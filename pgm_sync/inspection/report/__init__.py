@@ -12,6 +12,7 @@ from ..edges import by_edge
 from ..joint_model import JointModel
 from ..layout import MOST_NODES
 from ..noise_levels import LevelTable
+from ..partial import PartialCorrelationTable
 from ..recording import Recording
 from ..svg import graph_svg
 from .comparison import comparison, two_drawings
@@ -61,6 +62,7 @@ def report(
     command: str = "",
     model: JointModel | None = None,
     levels: LevelTable | None = None,
+    partial: PartialCorrelationTable | None = None,
     recording: Recording | None = None,
     other: Other | None = None,
 ) -> str:
@@ -68,14 +70,14 @@ def report(
 
     `table` is what ``ps.correlations(fitted)`` returns; `timing` gives seconds by row and part; `parameters`
     groups of names and values; `command` how to make the same page again. `model` and `levels` of the same graph add
-    curves by noise level and counterfactuals, a `recording` of a run its steps; `other` is compared with.
+    curves by noise level and counterfactuals, `partial` the correlations given all other nodes, a `recording` of a run its steps; `other` is compared with.
 
     Raises NotFiniteError, ShapeError on pictures that are none.
     """
     edges = by_edge(table) if table is not None else {}
     data: dict[str, Any] | None = None
     if graph is not None:
-        data = graph_data(graph, edges, model, levels)
+        data = graph_data(graph, edges, model, levels, partial)
         if model is not None and model.terms:
             if model.size <= IN_PAGE:
                 data["model"] = model_data(

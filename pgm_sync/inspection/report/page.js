@@ -358,7 +358,7 @@ function modeTable(edge) {
       make("table", { class: "modes" },
         make("thead", {}, make("tr", {}, heads.map((h) => make("th", { scope: "col" }, h)))), make("tbody", {}, body))),
     make("p", { class: "note" }, "Dot: correlation, with its 95 % interval. " +
-      (partial ? "Stroke: partial correlation, given everything else in the graph. " : "") +
+      (partial ? "Stroke: partial correlation, given all other nodes. " : "") +
       (edge.modes.some((m) => known(m.glyph)) ? "Pictures: what the mode measures, grey is zero." : "")),
   ];
 }
