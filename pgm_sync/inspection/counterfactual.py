@@ -68,12 +68,10 @@ def _joined(graph: FactorGraph, strengths: Mapping[Name, float]) -> FactorGraph:
     """All factors with an interaction of their own as one, with the strengths given."""
     model = joint_model(graph)
     inside = [f for f, term in model.terms.items() if term.rule == "interaction"]
-    precision, _ = model.coupling(strengths)
+    precision, eta = model.coupling(strengths)
     for factor, term in model.terms.items():
         if factor not in inside:
-            own, _ = term.information()
-            rows = torch.eye(len(term.places), dtype=torch.float64) if term.rows is None else term.rows
-            precision[term.places[:, None], term.places] -= rows.T @ own @ rows
+            model.add(term, precision, eta, sign=-1)
     ends = [name for name in model.features if any(name in model.terms[f].ends for f in inside)]
     here = torch.cat([torch.arange(model.slices[n].start, model.slices[n].stop) for n in ends])
     covariance = torch.linalg.inv(model.prior())[here[:, None], here]

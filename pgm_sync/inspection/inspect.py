@@ -155,7 +155,8 @@ class Inspection:
     def tables(self) -> dict[str, Table[Any]]:
         """All tables by name, those that there are; each has ``to_frame()``."""
         found: dict[str, Table[Any] | None] = {
-            "correlations": self.correlations, "factors": self.factors, "partial_correlations": self.partial or None, "noise_levels": self.levels,
+            "correlations": self.correlations, "factors": self.factors,
+            "partial_correlations": self.partial or None, "noise_levels": self.levels,
             "difference": self.difference, **self._recorded,
         }  # fmt: skip
         return {name: table for name, table in found.items() if table is not None}

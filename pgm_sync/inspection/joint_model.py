@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -107,20 +108,36 @@ class JointModel:
 
     def coupling(self, strengths: Mapping[Name, float] | None = None) -> tuple[Tensor, Tensor]:
         """K ``(P, P)`` and its eta ``(P,)``: all factors and priors of hidden variables, without snr."""
-        strengths = strengths or {}
-        precision, eta = self.constant.clone(), self.constant_eta.clone()
-        for factor, term in self.terms.items():
-            own, own_eta = term.information(strengths.get(factor, 1.0))
-            if term.rows is not None:
-                own, own_eta = term.rows.T @ own @ term.rows, own_eta @ term.rows
-            precision[term.places[:, None], term.places] += own
-            eta[term.places] += own_eta
-        for factor, strength in strengths.items():
-            if strength != 1 and factor in self.terms and self.terms[factor].rule == "interaction":
+        precision, eta = (part.clone() for part in self._whole)
+        for factor, strength in (strengths or {}).items():
+            if strength == 1 or factor not in self.terms:
+                continue
+            term = self.terms[factor]
+            if term.rule == "interaction":
                 change, shift = self.cut(factor)
                 precision += (1 - strength) * change
                 eta += (1 - strength) * shift
+            else:
+                self.add(term, precision, eta, 1.0, -1)
+                self.add(term, precision, eta, strength)
         return precision, eta
+
+    @cached_property
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        """K and eta with all factors as they are."""
+        precision, eta = self.constant.clone(), self.constant_eta.clone()
+        for term in self.terms.values():
+            self.add(term, precision, eta)
+        return precision, eta
+
+    @staticmethod
+    def add(term: Term, precision: Tensor, eta: Tensor, strength: float = 1.0, sign: int = 1) -> None:
+        """Add what a factor says to a precision ``(P, P)`` and eta ``(P,)``, or take it away, in place."""
+        own, own_eta = term.information(strength)
+        if term.rows is not None:
+            own, own_eta = term.rows.T @ own @ term.rows, own_eta @ term.rows
+        precision[term.places[:, None], term.places] += sign * own
+        eta[term.places] += sign * own_eta
 
     def cut(self, factor: Name) -> tuple[Tensor, Tensor]:
         """What taking a factor out of a maximum-likelihood model with loops changes: K ``(P, P)`` and eta ``(P,)``.
@@ -148,11 +165,8 @@ class JointModel:
                 return change, change @ mean
             except (ConvergenceError, CovarianceError):
                 pass
-        own, eta = term.information()
-        rows = torch.eye(len(term.places), dtype=torch.float64) if term.rows is None else term.rows
-        change[term.places[:, None], term.places] -= rows.T @ own @ rows
         shift = torch.zeros_like(self.own_eta)
-        shift[term.places] -= eta @ rows
+        self.add(term, change, shift, sign=-1)
         return change, shift
 
     def prior(self, strengths: Mapping[Name, float] | None = None) -> Tensor:
@@ -256,10 +270,7 @@ def joint_model(
         if len(term.ends) > 1:
             terms[factor] = term
             continue
-        precision, eta = term.information()
-        rows = torch.eye(len(term.places), dtype=torch.float64) if term.rows is None else term.rows
-        constant[term.places[:, None], term.places] += rows.T @ precision @ rows
-        constant_eta[term.places] += eta @ rows
+        JointModel.add(term, constant, constant_eta)
     carriers = find_carriers(graph if smaller is None else smaller)
     noise = canvas_noise(reduction, carriers) or correlated_noise(reduction, noise_correlation)
     visible = torch.zeros(total, dtype=torch.float64)

@@ -21,6 +21,7 @@ from ..graph.factor_graph import Name
 from ..graph.serialization import write_atomically
 from ..inspection.correlations import CorrelationTable, correlations
 from ..inspection.images import comparison, png, sheet
+from ..inspection.inspect import inspect
 from ..inspection.layout import windows
 from ..inspection.report import Metric, Sheet, report
 from ..learning import Fit, fit
@@ -166,6 +167,7 @@ class WideRun:
     def report(self) -> str:
         """The HTML page."""
         c = self.config
+        seen = inspect(self.graph)
         return report(
             "Wide pictures from a patch denoiser",
             f"{len(self.graph.trajectories)} windows of {c.window} × {c.window} pixels are denoised together "
@@ -185,6 +187,9 @@ class WideRun:
                 "Versions": versions(),
             },
             self.command(),
+            seen.model,
+            seen.levels,
+            seen.partial,
         )
 
     def command(self) -> str:

@@ -68,9 +68,10 @@ def report(
 ) -> str:
     """The page. Parts that are not given are left out.
 
-    `table` is what ``ps.correlations(fitted)`` returns; `timing` gives seconds by row and part; `parameters`
-    groups of names and values; `command` how to make the same page again. `model` and `levels` of the same graph add
-    curves by noise level and counterfactuals, `partial` the correlations given all other nodes, a `recording` of a run its steps; `other` is compared with.
+    `table` is what ``ps.correlations(fitted)`` returns; `timing` gives seconds by row and part; `parameters` groups of
+    names and values; `command` how to make the same page again. `model` and `levels` of the same graph add curves by
+    noise level and counterfactuals, `partial` the correlations given all other nodes, `recording` the steps of a run;
+    `other` is compared with.
 
     Raises NotFiniteError, ShapeError on pictures that are none.
     """
