@@ -71,7 +71,7 @@ class Recorder:
     of i by. With independent noise and the surrogate the flows over all factors of a node add up to its correction
     (Eq. 6), and ``residual`` says how exactly. `log_potential_own` and `log_potential_joint` are log psi_f before and
     after; `mahalanobis_own` and `mahalanobis_joint` compare all means with the joint prior at once, 1 per number for
-    contents drawn from it.
+    contents drawn from it. Of several processes that share a run, all see the same states: record in one of them.
 
     Raises ParameterError, UnknownNameError on what it does not know; RecordingError where not even one step of
     contents fits the budget, the folder holds a recording, or a second run starts; SavedFileError for a folder and
@@ -160,7 +160,8 @@ class Recorder:
         first = next(iter(state.joint.values()))
         num_steps, num_samples = getattr(state, "num_steps", 0), len(first)
         self.recording.num_steps, self.recording.num_samples = num_steps, num_samples
-        self._steps = set() if self._wanted is None else set(spread(self._wanted, num_steps, "steps"))
+        recorded = None if self._wanted is None else spread(self._wanted, num_steps, "steps")
+        self._steps = set() if recorded is None else set(recorded)
         samples = self.images.samples
         outside = [k for k in samples if not 0 <= k < num_samples]
         if outside:
@@ -170,9 +171,21 @@ class Recorder:
             )
         self.recording.samples = tuple(samples) if self.images.kinds else ()
         if self.images.kinds:
-            self._image_steps = self._within_budget(spread(self.images.steps, num_steps, "images: steps"))
+            self._image_steps = self._within_budget(self._chosen(recorded, num_steps))
         if self.folder is not None:
             storage.write_header(self.folder, self.recording)
+
+    def _chosen(self, recorded: list[int] | None, num_steps: int) -> list[int]:
+        """The steps of contents, among those recorded. Raises ParameterError."""
+        wanted, what = self.images.steps, "images: steps"
+        if recorded is None:
+            return spread(wanted, num_steps, what)
+        if isinstance(wanted, int):
+            return [recorded[k] for k in spread(wanted, len(recorded), what)]
+        for step in spread(wanted, num_steps, what):
+            if step not in recorded:
+                raise ParameterError(f"{what}: step {step} is not recorded; steps={self._wanted!r} leaves it out")
+        return spread(wanted, num_steps, what)
 
     def _within_budget(self, steps: list[int]) -> set[int]:
         """As many of the steps as fit `max_bytes`, evenly spread. Raises RecordingError."""
@@ -354,6 +367,8 @@ def spread(steps: int | Collection[int], total: int, what: str) -> list[int]:
         chosen = sorted(set(steps))
         if any(not isinstance(s, int) or s < 0 for s in chosen):
             raise ParameterError(f"{what}: {steps!r} are not steps, counted from 0", steps=steps)
+        if total and chosen and chosen[-1] >= total:
+            raise ParameterError(f"{what}: there is no step {chosen[-1]}, the run has {total}, from 0", steps=steps)
         return chosen
     if steps < 1:
         raise ParameterError(f"{what}={steps} must be at least 1, or the steps themselves", steps=steps)

@@ -18,7 +18,7 @@ from .surrogate import Surrogate
 
 KINDS = ("noisy", "denoised", "joint", "next")  # of contents
 MAPS = ("correction", "disagreement")  # of heat maps
-TABLES = ("steps", "trajectories", "factors", "canvases", "coupling")
+TABLES = ("steps", "trajectories", "factors", "canvases", "coupling", "modes", "variances")
 
 
 class StepRecord(NamedTuple):
@@ -35,7 +35,7 @@ class StepRecord(NamedTuple):
     evaluations: int  # of every denoiser so far
     correction: dict[Name, float]  # per trajectory: RMS over elements of m_joint - m_own
     own_size: dict[Name, float]  # per trajectory: RMS of m_own
-    flow: dict[Name, dict[Name, float]]  # per factor and end: RMS of what it moves that end's mean by (see `Recorder`)
+    flow: dict[Name, dict[Name, float]]  # per factor and end: RMS of what it moves that end's mean by, see Recorder
     log_potential_own: dict[Name, float]  # per factor: log psi_f of the own means, nats
     log_potential_joint: dict[Name, float]  # per factor: log psi_f of the joint means
     mahalanobis_own: float  # of the own means under the joint prior, squared, per coupled number; nan if improper
@@ -66,8 +66,8 @@ class Recording:
     samples: tuple[int, ...] = ()  # joint samples whose contents are kept
     note: str = ""  # what was left out to keep to the budget of bytes
     records: list[StepRecord] = field(default_factory=list)
-    _model: Any = field(default=None, repr=False, compare=False)
-    _coupling: dict[tuple[int, bool], Any] = field(default_factory=dict, repr=False, compare=False)
+    _model: Any = field(default=None, init=False, repr=False, compare=False)
+    _coupling: dict[tuple[int, bool], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Recording:
@@ -213,11 +213,18 @@ class Recording:
         """One dictionary per row of a table; see `to_frame`."""
         if what not in TABLES:
             raise ParameterError(f"what={what!r} is none of {', '.join(TABLES)}", what=what)
-        if what == "coupling":
+        if what in ("coupling", "modes"):
             steps = [r.step for r in self.records]
-            table = self.coupling().to_dicts()
+            table = self.coupling(modes=what == "modes").to_dicts()
             each = len(table) // len(steps) if steps else 0
             return [{"step": steps[k // each], **row} for k, row in enumerate(table)]
+        if what == "variances":
+            found = self.variances()
+            return [
+                {"step": r.step, "snr": r.snr, "trajectory": n, "own": own[k], "joint": found["joint"][n][k]}
+                for k, r in enumerate(self.records)
+                for n, own in found["own"].items()
+            ]
         make: Callable[[StepRecord], list[dict[str, Any]]] = {
             "steps": _step_rows, "trajectories": _trajectory_rows, "factors": _factor_rows, "canvases": _canvas_rows,
         }[what]  # fmt: skip
@@ -227,9 +234,10 @@ class Recording:
         """A pandas DataFrame.
 
         what: "steps", one row per recorded step; "trajectories", one per step and trajectory; "factors", one per step,
-        factor and end; "canvases", one per step and canvas; "coupling", one per step and two ends of a factor.
+        factor and end; "canvases", one per step and canvas; "coupling", one per step and two ends of a factor, and
+        "modes", one for each of its modes; "variances", one per step and coupled trajectory.
 
-        Raises ParameterError, MissingPackageError without pandas.
+        Raises ParameterError, MissingPackageError without pandas, and as `coupling`.
         """
         return frame(self.rows(what))
 

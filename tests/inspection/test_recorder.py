@@ -101,6 +101,28 @@ def test_steps_and_images_that_were_asked_for():
         recording.images("joint", 0)
 
 
+def test_contents_are_of_recorded_steps():
+    recorder = ps.Recorder(chain(), steps=[1, 4, 7, 10], images={"kinds": ["joint"], "steps": 2})
+    run(chain(), recorder)
+    assert list(recorder.recording.images("joint", 0)) == [1, 10]
+    with pytest.raises(ParameterError, match="step 5 is not recorded"):
+        run(chain(), ps.Recorder(chain(), steps=[1, 4], images={"steps": [5]}))
+    with pytest.raises(ParameterError, match="no step 12, the run has 12"):
+        run(chain(), ps.Recorder(chain(), steps=[1, 12]))
+    with pytest.raises(ParameterError, match="sample 8 is none of the 8"):
+        run(chain(), ps.Recorder(chain(), images={"samples": [8]}))
+    with pytest.raises(UnknownNameError, match="no trajectory or canvas 'z'"):
+        ps.Recorder(chain(), images={"trajectories": ["z"]})
+
+
+def test_groups_of_statistics_can_be_left_out():
+    recorder = ps.Recorder(chain(), what=["canvases"])
+    run(chain(), recorder)
+    assert recorder.recording.flow == {}
+    assert recorder.recording.correction[0].max() > 0
+    assert len(recorder.recording.coupling()) == 2 * STEPS  # needs no record of the factors
+
+
 def test_contents_keep_to_the_budget():
     recorder = ps.Recorder(chain(), images={"kinds": ["joint"], "steps": STEPS}, max_bytes=5 * 3 * 2 * 4)
     run(chain(), recorder)
@@ -261,6 +283,8 @@ def test_variances_against_the_closed_form():
         for name in range(3):
             assert found["own"][name][k] == pytest.approx(1 / (1 + snr))
             assert found["joint"][name][k] == pytest.approx(joint[name].item())
+    frame = recording.to_frame("variances")
+    assert frame[frame["trajectory"] == 1]["joint"].tolist() == found["joint"][1].tolist()
 
 
 def test_coupling_of_a_run_is_that_of_its_noise_levels():
@@ -271,6 +295,10 @@ def test_coupling_of_a_run_is_that_of_its_noise_levels():
     assert recorder.recording.coupling().rows == expected.rows
     frame = recorder.recording.to_frame("coupling")
     assert frame["step"].tolist() == np.repeat(recorder.recording.step, 2).tolist()
+    modes = recorder.recording.to_frame("modes")
+    assert modes["strength"].tolist() == pytest.approx(np.repeat(frame["strength"], 2).tolist())  # two alike
+    with pytest.raises(ParameterError, match="what='edges' is none of steps"):
+        recorder.recording.to_frame("edges")
 
 
 def test_where_eq_8_acted_by_node():
