@@ -17,7 +17,7 @@ from ..potentials import Attraction, Correlation, JointGaussian, Potential, Quad
 from ..potentials.base import StructuralPotential, sizes
 from ..tables import Table
 from .edges import edge_name
-from .joint_model import JointModel, block_scale
+from .joint_model import JointModel, between_scaled, joint_model
 
 STRONGEST = 1.2  # strength that is offered where it is proper
 TOLERANCE = 1e-3
@@ -27,28 +27,27 @@ def rescaled(graph: FactorGraph, strengths: Mapping[Name, float]) -> FactorGraph
     """A copy of the graph with factors weaker or stronger: 1 as they are, 0 cut.
 
     The correlation between the ends of a `Correlation` or `JointGaussian` is multiplied, every end's own marginal
-    stays; of factors fitted on a graph with loops (Eq. 14) the precision's blocks between ends are multiplied and its
-    own blocks go with the square. `Attraction` and `Quadratic` are multiplied as they are.
+    stays. `Attraction` and `Quadratic` are multiplied as they are. Factors that were fitted together on a graph with
+    loops (Eq. 14) become one: without one of them it is the maximum-likelihood model of what the others say, see
+    `JointModel.cut`.
 
     Raises UnknownNameError; ParameterError or CovarianceError where a strength makes a factor improper;
     UnsupportedError for potentials that only state what is shared, and for ones of other kinds.
     """
     changed: dict[Name, Potential] = {}
-    gone = []
+    gone: list[Name] = []
+    together: dict[Name, float] = {}
     for factor, strength in strengths.items():
         potential = graph.potential(factor)
         if isinstance(potential, Correlation):
             changed[factor] = replace(potential, rho=strength * potential.rho)
+        elif isinstance(potential, JointGaussian) and potential.interaction is not None:
+            together[factor] = strength
         elif isinstance(potential, JointGaussian) and potential.covariance is not None:
             blocks = sizes(graph.seen_shapes(factor))
-            if potential.interaction is None:
-                scale = block_scale(blocks, 1.0, strength).to(potential.covariance)
-                changed[factor] = replace(potential, covariance=scale * potential.covariance)
-            else:
-                scale = block_scale(blocks, strength**2, strength).to(potential.interaction)
-                changed[factor] = replace(
-                    potential, interaction=scale * potential.interaction, log_scale=None
-                )
+            changed[factor] = replace(
+                potential, covariance=between_scaled(potential.covariance, blocks, strength)
+            )
         elif strength == 0 and not isinstance(potential, StructuralPotential):
             gone.append(factor)
         elif isinstance(potential, Attraction):
@@ -62,11 +61,34 @@ def rescaled(graph: FactorGraph, strengths: Mapping[Name, float]) -> FactorGraph
             )
     copy = graph.with_potentials(changed)
     copy.remove_nodes_from(gone)
+    return _joined(copy, together) if together else copy
+
+
+def _joined(graph: FactorGraph, strengths: Mapping[Name, float]) -> FactorGraph:
+    """All factors with an interaction of their own as one, with the strengths given."""
+    model = joint_model(graph)
+    inside = [f for f, term in model.terms.items() if term.rule == "interaction"]
+    precision, eta = model.coupling(strengths)
+    for factor, term in model.terms.items():
+        if factor not in inside:
+            model.add(term, precision, eta, sign=-1)
+    ends = [name for name in model.features if any(name in model.terms[f].ends for f in inside)]
+    here = torch.cat([torch.arange(model.slices[n].start, model.slices[n].stop) for n in ends])
+    covariance = torch.linalg.inv(model.prior())[here[:, None], here]
+    mean = torch.linalg.solve(model.prior(), model.own_eta + model.coupling()[1])[here]
+    copy = graph.copy()
+    copy.remove_nodes_from(inside)
+    interaction = precision[here[:, None], here]
+    joined = JointGaussian(mean, (covariance + covariance.T) / 2, (interaction + interaction.T) / 2)
+    copy.add_factor(tuple(inside), ends, joined, [model.features[name] for name in ends])
     return copy
 
 
-def largest_strength(model: JointModel, factor: Name) -> float:
-    """The largest strength up to 1.2 with which the factor and the joint prior are proper, to 0.001."""
+def strength_range(model: JointModel, factor: Name) -> tuple[float, float]:
+    """The smallest and the largest strength in [0, 1.2] with which the joint prior is proper, to 0.001.
+
+    The smallest is 0 unless a factor is what keeps others proper, such as one that takes back what another claims.
+    """
 
     def proper(strength: float) -> bool:
         try:
@@ -74,13 +96,17 @@ def largest_strength(model: JointModel, factor: Name) -> float:
         except PgmSyncError:
             return False
 
-    if proper(STRONGEST):
-        return STRONGEST
-    low, high = 1.0, STRONGEST
-    while high - low > TOLERANCE:
-        middle = (low + high) / 2
-        low, high = (middle, high) if proper(middle) else (low, middle)
-    return math.floor(low / TOLERANCE) * TOLERANCE
+    def furthest(end: float) -> float:
+        if proper(end):
+            return end
+        inside, outside = 1.0, end
+        while abs(outside - inside) > TOLERANCE:
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if proper(middle) else (inside, middle)
+        return inside
+
+    low, high = furthest(0.0), furthest(STRONGEST)
+    return math.ceil(low / TOLERANCE) * TOLERANCE, math.floor(high / TOLERANCE + 1e-9) * TOLERANCE
 
 
 class Change(NamedTuple):

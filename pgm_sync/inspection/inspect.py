@@ -21,6 +21,7 @@ from .factors import FactorTable, factor_table
 from .joint_model import JointModel, joint_model
 from .layout import MOST_NODES
 from .noise_levels import LevelTable, noise_levels
+from .partial import PartialCorrelationTable, partial_correlations
 from .recording import TABLES, Recording
 from .report import Other, report
 from .storage import HEADER
@@ -68,7 +69,7 @@ def inspect(
     >>> graph = ps.chain_graph(3, (2,), ps.Correlation(0.5))
     >>> seen = ps.inspect(graph)
     >>> sorted(seen.tables)
-    ['correlations', 'factors', 'noise_levels']
+    ['correlations', 'factors', 'noise_levels', 'partial_correlations']
     >>> print(seen.tables["correlations"])
     factor  ends   mode           rho     95 % interval  nats
     (0, 1)  0 - 1  every element  +0.500                 0.1438
@@ -76,7 +77,9 @@ def inspect(
     """
     second = None
     if other is not None:
-        second = inspect(other, posterior_covariance=posterior_covariance, noise_correlation=noise_correlation)
+        second = inspect(
+            other, posterior_covariance=posterior_covariance, noise_correlation=noise_correlation
+        )
     graph, recording = _opened(thing)
     if recording is not None:
         noise_correlation = recording.noise_correlation if noise_correlation is None else noise_correlation
@@ -131,6 +134,14 @@ class Inspection:
         return self._modelled[1]
 
     @cached_property
+    def partial(self) -> PartialCorrelationTable | None:
+        """What is left of the correlations given all other nodes; None where the graph has no joint prior."""
+        try:
+            return partial_correlations(self.graph)
+        except PgmSyncError:
+            return None
+
+    @cached_property
     def difference(self) -> DifferenceTable | None:
         """Against `other`."""
         return None if self.other is None else difference(self.correlations, self.other.correlations)
@@ -144,7 +155,8 @@ class Inspection:
     def tables(self) -> dict[str, Table[Any]]:
         """All tables by name, those that there are; each has ``to_frame()``."""
         found: dict[str, Table[Any] | None] = {
-            "correlations": self.correlations, "factors": self.factors, "noise_levels": self.levels,
+            "correlations": self.correlations, "factors": self.factors,
+            "partial_correlations": self.partial or None, "noise_levels": self.levels,
             "difference": self.difference, **self._recorded,
         }  # fmt: skip
         return {name: table for name, table in found.items() if table is not None}
@@ -197,7 +209,7 @@ class Inspection:
         return report(
             self.title, " ".join([repr(self.graph) + ".", *self.notes]), graph=self.graph, table=self.correlations,
             parameters=parameters, command=self.command, model=model, levels=levels,
-            recording=self.recording, other=other,
+            partial=self.partial, recording=self.recording, other=other,
         )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:

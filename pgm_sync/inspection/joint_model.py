@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ImproperGraphError, UnsupportedError
+from ..errors import ConvergenceError, CovarianceError, ImproperGraphError, UnsupportedError
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..graph.marginals import full_covariance, node_marginal
 from ..inference.dense import dense_information
+from ..learning.selection import select_covariance
 from ..maps import Identity, LinearMap
 from ..potentials import Attraction, Correlation, Evidence, JointGaussian, Quadratic
 from ..potentials.base import diagonal_blocks, sizes
@@ -25,13 +27,15 @@ from ..score.reduction import own_prior, reduce
 
 LARGEST = 1024  # coupled features of a graph; beyond, inverses at forty noise levels take minutes
 
+LARGEST_REFIT = 250  # features up to which a model with loops is fitted again when a factor is cut
+
 
 class Term(NamedTuple):
     """One factor, and how its parameters follow a `strength`: 1 as it is, 0 cut.
 
-    rule "covariance": the blocks between ends of the covariance are multiplied, own blocks stay (Eq. 2); "interaction":
-    the precision's blocks between ends are multiplied, its own blocks with the square, which is the same to second
-    order (factors of a graph with loops, Eq. 14); "precision": all of it is multiplied (Attraction).
+    rule "covariance": the blocks between ends of the covariance are multiplied, own blocks stay (Eq. 2); "precision":
+    all of it is multiplied (Attraction); "interaction": a factor of a maximum-likelihood model with loops (Eq. 14), in
+    which the others make up for it: see `JointModel.cut`.
     """
 
     ends: list[Name]
@@ -47,16 +51,13 @@ class Term(NamedTuple):
         if self.rule == "precision":
             return strength * self.matrix, strength * self.vector
         if self.rule == "interaction":
-            precision = block_scale(self.blocks, strength**2, strength) * self.matrix
-        else:
-            covariance = block_scale(self.blocks, 1.0, strength) * self.matrix
-            factor, failed = torch.linalg.cholesky_ex(covariance)
-            if bool(failed):
-                raise ImproperGraphError(
-                    f"a factor over {self.ends} has no covariance at strength {strength:g}"
-                )
-            inverses = (torch.linalg.inv(block) for block in diagonal_blocks(covariance, self.blocks))
-            precision = torch.cholesky_inverse(factor) - torch.block_diag(*inverses)
+            return self.matrix, self.matrix @ self.vector
+        covariance = between_scaled(self.matrix, self.blocks, strength)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if bool(failed):
+            raise ImproperGraphError(f"a factor over {self.ends} has no covariance at strength {strength:g}")
+        inverses = (torch.linalg.inv(block) for block in diagonal_blocks(covariance, self.blocks))
+        precision = torch.cholesky_inverse(factor) - torch.block_diag(*inverses)
         return precision, precision @ self.vector
 
     def seen(self, matrix: Tensor) -> Tensor:  # (P, P) -> (b, b)
@@ -88,9 +89,8 @@ class JointModel:
     constant_eta: Tensor  # (P,)
     visible: Tensor  # (P,) 1 for trajectories, 0 for hidden variables
     noise: FeatureNoise | None
-    one_for_all: (
-        bool  # each feature stands for every element of a trajectory: the potentials treat them alike
-    )
+    one_for_all: bool  # each feature stands for every element: the potentials treat them alike
+    _cuts: dict[Name, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -108,15 +108,66 @@ class JointModel:
 
     def coupling(self, strengths: Mapping[Name, float] | None = None) -> tuple[Tensor, Tensor]:
         """K ``(P, P)`` and its eta ``(P,)``: all factors and priors of hidden variables, without snr."""
-        strengths = strengths or {}
-        precision, eta = self.constant.clone(), self.constant_eta.clone()
-        for factor, term in self.terms.items():
-            own, own_eta = term.information(strengths.get(factor, 1.0))
-            if term.rows is not None:
-                own, own_eta = term.rows.T @ own @ term.rows, own_eta @ term.rows
-            precision[term.places[:, None], term.places] += own
-            eta[term.places] += own_eta
+        precision, eta = (part.clone() for part in self._whole)
+        for factor, strength in (strengths or {}).items():
+            if strength == 1 or factor not in self.terms:
+                continue
+            term = self.terms[factor]
+            if term.rule == "interaction":
+                change, shift = self.cut(factor)
+                precision += (1 - strength) * change
+                eta += (1 - strength) * shift
+            else:
+                self.add(term, precision, eta, 1.0, -1)
+                self.add(term, precision, eta, strength)
         return precision, eta
+
+    @cached_property
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        """K and eta with all factors as they are."""
+        precision, eta = self.constant.clone(), self.constant_eta.clone()
+        for term in self.terms.values():
+            self.add(term, precision, eta)
+        return precision, eta
+
+    @staticmethod
+    def add(term: Term, precision: Tensor, eta: Tensor, strength: float = 1.0, sign: int = 1) -> None:
+        """Add what a factor says to a precision ``(P, P)`` and eta ``(P,)``, or take it away, in place."""
+        own, own_eta = term.information(strength)
+        if term.rows is not None:
+            own, own_eta = term.rows.T @ own @ term.rows, own_eta @ term.rows
+        precision[term.places[:, None], term.places] += sign * own
+        eta[term.places] += sign * own_eta
+
+    def cut(self, factor: Name) -> tuple[Tensor, Tensor]:
+        """What taking a factor out of a maximum-likelihood model with loops changes: K ``(P, P)`` and eta ``(P,)``.
+
+        Factors of such a model (Eq. 14) share the work, and without one of them the rest alone can be improper. The
+        model without it is therefore again the one of maximum likelihood: agreeing with this one on every clique that
+        is left, zero precision between the ends of the factor. Strengths between multiply the difference, so they are
+        proper. Above 250 features, with hidden variables, or where the fit does not converge, the factor is only left
+        out.
+        """
+        if factor not in self._cuts:
+            self._cuts[factor] = self._without(factor)
+        return self._cuts[factor]
+
+    def _without(self, factor: Name) -> tuple[Tensor, Tensor]:
+        term, change = self.terms[factor], torch.zeros_like(self.own)
+        precision = self.prior()
+        mean = torch.linalg.solve(precision, self.own_eta + self.coupling()[1])
+        if self.size <= LARGEST_REFIT and not self.graph.hidden and not bool(self.constant.any()):
+            network = self.graph.subgraph([n for n in self.graph if n != factor]).markov_network()
+            blocks = {name: torch.arange(here.start, here.stop) for name, here in self.slices.items()}
+            try:
+                refitted = select_covariance(torch.linalg.inv(precision), network, blocks).precision
+                change = refitted - precision
+                return change, change @ mean
+            except (ConvergenceError, CovarianceError):
+                pass
+        shift = torch.zeros_like(self.own_eta)
+        self.add(term, change, shift, sign=-1)
+        return change, shift
 
     def prior(self, strengths: Mapping[Name, float] | None = None) -> Tensor:
         """``Sigma^{-1}``, ``(P, P)``."""
@@ -219,10 +270,7 @@ def joint_model(
         if len(term.ends) > 1:
             terms[factor] = term
             continue
-        precision, eta = term.information()
-        rows = torch.eye(len(term.places), dtype=torch.float64) if term.rows is None else term.rows
-        constant[term.places[:, None], term.places] += rows.T @ precision @ rows
-        constant_eta[term.places] += eta @ rows
+        JointModel.add(term, constant, constant_eta)
     carriers = find_carriers(graph if smaller is None else smaller)
     noise = canvas_noise(reduction, carriers) or correlated_noise(reduction, noise_correlation)
     visible = torch.zeros(total, dtype=torch.float64)
@@ -271,10 +319,10 @@ def _term(graph: FactorGraph, factor: Name, slices: Mapping[Name, slice]) -> Ter
     return Term(scope, places, rows, blocks, "precision", own.precision, own.eta)
 
 
-def block_scale(blocks: Sequence[int], own: float, between: float) -> Tensor:
-    """A matrix over ends of the given sizes, ``(b, b)``: `own` within each end, `between` elsewhere."""
-    mask = torch.block_diag(*(torch.ones(n, n, dtype=torch.float64) for n in blocks))
-    return own * mask + between * (1 - mask)
+def between_scaled(matrix: Tensor, blocks: Sequence[int], factor: float) -> Tensor:
+    """A matrix over ends of the given sizes with everything between different ends multiplied."""
+    own = torch.block_diag(*(torch.ones(n, n, dtype=matrix.dtype) for n in blocks))
+    return matrix * (own + factor * (1 - own))
 
 
 def _one_element(graph: FactorGraph) -> FactorGraph | None:

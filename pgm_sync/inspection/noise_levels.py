@@ -14,7 +14,7 @@ from ..gaussian import canonical_correlations
 from ..graph.factor_graph import Name
 from ..tables import Table
 from .edges import edge_name
-from .joint_model import JointModel, Term
+from .joint_model import LARGEST_REFIT, JointModel, Term
 
 LOG_SNR = [0.4 * k - 8 for k in range(41)]  # from states that are noise to states that are nearly clean
 
@@ -66,13 +66,17 @@ def noise_levels(model: JointModel, log_snr: Iterable[float] | None = None) -> L
     rows: dict[Name, list[LevelRow]] = {factor: [] for factor in model.terms}
     modes: dict[Name, list[Tensor]] = {factor: [] for factor in model.terms}
     for level in levels:
-        posterior = _inverse(precision + math.exp(level) * white)
+        lam = precision + math.exp(level) * white
+        posterior = _inverse(lam)
         spread = (posterior * model.visible) @ posterior
         for factor, term in model.terms.items():
             covariance = term.seen(posterior)
             own = mode_correlations(term, covariance)
             modes[factor].append(own)
-            moved = _movement(term, covariance, term.seen(prior), term.seen(spread))
+            if term.rule == "interaction" and model.size <= LARGEST_REFIT:
+                moved = _refitted_movement(model, factor, lam, prior - posterior, term.seen(prior))
+            else:
+                moved = _movement(term, covariance, term.seen(prior), term.seen(spread))
             rows[factor].append(
                 LevelRow(factor, level, own[leading[factor]].item(), information(term, covariance), moved)
             )
@@ -90,31 +94,6 @@ def mode_correlations(term: Term, covariance: Tensor) -> Tensor:  # (b, b) -> (p
         else:
             found.append(canonical_correlations(covariance[a, a], covariance[a, b], covariance[b, b]))
     return torch.cat(found)
-
-
-def partial_correlations(model: JointModel) -> dict[Name, Tensor]:
-    """Correlation of matching modes given everything else in the graph, ``(pairs * modes,)`` per factor.
-
-    ``-K_ab / sqrt(K_aa K_bb)`` in the joint precision, all other modes of the same ends included in "everything else".
-    NaN where ends have different numbers of modes, or where the factor sees other features of an end than the rest.
-    """
-    precision = model.prior()
-    found = {}
-    for factor, term in model.terms.items():
-        if term.rows is not None:
-            found[factor] = torch.full_like(
-                mode_correlations(term, torch.eye(sum(term.blocks)).double()), math.nan
-            )
-            continue
-        own = precision[term.places[:, None], term.places]
-        scale, parts = own.diagonal().rsqrt(), []
-        for a, b in combinations(term.spans, 2):
-            if a.stop - a.start == b.stop - b.start:
-                parts.append(-own[a, b].diagonal() * scale[a] * scale[b])
-            else:
-                parts.append(own.new_full((min(a.stop - a.start, b.stop - b.start),), math.nan))
-        found[factor] = torch.cat(parts)
-    return found
 
 
 def information(term: Term, covariance: Tensor) -> float:
@@ -142,6 +121,17 @@ def _movement(term: Term, posterior: Tensor, prior: Tensor, spread: Tensor) -> f
     gain = inverse @ torch.linalg.solve(without, precision)
     moved = torch.trace(gain @ (prior - posterior) @ gain.T @ spread)
     return math.sqrt(max(moved.item(), 0.0) / torch.trace(prior).item())
+
+
+def _refitted_movement(model: JointModel, factor: Name, lam: Tensor, spread: Tensor, own: Tensor) -> float:
+    """With ``Lambda + D`` for Lambda the means move by ``-(Lambda + D)^{-1} D u``, u with covariance `spread`."""
+    change, _ = model.cut(factor)
+    factored, failed = torch.linalg.cholesky_ex(lam + change)
+    if bool(failed):
+        return math.nan
+    gain = model.visible[:, None] * torch.cholesky_solve(change, factored)
+    moved = ((gain @ spread) * gain).sum()
+    return math.sqrt(max(moved.item(), 0.0) / torch.trace(own).item())
 
 
 def _inverse(matrix: Tensor) -> Tensor:

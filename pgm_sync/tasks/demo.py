@@ -152,6 +152,7 @@ class Demo:
             self.command(),
             inspected.model,
             inspected.levels,
+            inspected.partial,
         )
 
     def command(self) -> str:

@@ -41,7 +41,7 @@ def data_of(page: str) -> dict:
 
 def test_tables_are_rows_and_frames(fitted):
     seen = ps.inspect(fitted)
-    assert list(seen.tables) == ["correlations", "factors", "noise_levels"]
+    assert list(seen.tables) == ["correlations", "factors", "partial_correlations", "noise_levels"]
     for table in seen.tables.values():
         frame = table.to_frame()
         assert list(frame.columns) == list(table[0]._fields)
@@ -166,7 +166,7 @@ def test_figures_need_matplotlib_and_frames_pandas(fitted, monkeypatch):
     seen = ps.inspect(fitted)
     with pytest.raises(MissingPackageError, match="figures need matplotlib"):
         seen.figures()
-    with pytest.raises(MissingPackageError, match="to_frame needs pandas"):
+    with pytest.raises(MissingPackageError, match="needs pandas"):
         seen.tables["correlations"].to_frame()
     checked(seen.to_html())
 
@@ -219,7 +219,7 @@ def test_a_run_is_inspected_by_its_folder(fitted, tmp_path, capsys):
     recorder.recording.save(tmp_path / "run" / "recording")
     seen = ps.inspect(tmp_path / "run")
     assert len(seen.recording) == 3
-    assert list(seen.tables)[3:] == [
+    assert list(seen.tables)[4:] == [
         "steps",
         "step_trajectories",
         "step_factors",

@@ -9,9 +9,9 @@ import torch
 
 import pgm_sync as ps
 from pgm_sync.errors import UnknownNameError, UnsupportedError
-from pgm_sync.inspection.counterfactual import changes, drawn_states, largest_strength, rescaled
+from pgm_sync.inspection.counterfactual import changes, drawn_states, rescaled, strength_range
 from pgm_sync.inspection.joint_model import joint_model
-from pgm_sync.inspection.noise_levels import noise_levels, partial_correlations
+from pgm_sync.inspection.noise_levels import noise_levels
 from pgm_sync.levels import variance_preserving
 from pgm_sync.potentials import Attraction, Correlation, Evidence, JointGaussian, Quadratic
 
@@ -133,11 +133,28 @@ def test_what_has_no_strength_is_refused():
         rescaled(graph, {"none": 0.0})
 
 
-def test_the_largest_strength_is_where_the_prior_stops_being_proper():
+def test_the_strength_range_is_where_the_prior_stops_being_proper():
     graph = ps.chain_graph(2, (1,), Correlation(0.9))
     model = joint_model(graph)
-    assert largest_strength(model, (0, 1)) == pytest.approx(1 / 0.9, abs=2e-3)
-    assert largest_strength(joint_model(ps.chain_graph(2, (1,), Correlation(0.5))), (0, 1)) == 1.2
+    assert strength_range(model, (0, 1)) == pytest.approx((0, 1 / 0.9), abs=2e-3)
+    assert strength_range(joint_model(ps.chain_graph(2, (1,), Correlation(0.5))), (0, 1)) == (0, 1.2)
+
+
+def test_a_factor_that_keeps_the_others_proper_cannot_be_cut():
+    """A precision that is only proper because a third factor takes back what the first two claim."""
+    spring = Quadratic(torch.tensor([[-0.6, -0.3], [-0.3, -0.6]]))
+    graph = ps.chain_graph(2, (1,), Correlation(0.2))
+    graph.add_factor("claim", [0, 1], spring)
+    graph.add_factor("back", [0, 1], Quadratic(-spring.precision))
+    model = joint_model(graph)
+    low, high = strength_range(model, "back")
+    # own precision 1/(1 - .04) of the pair, minus .6 (1 - s) and .3 (1 - s) off the diagonal
+    whole = torch.linalg.eigvalsh(model.prior())
+    assert 0 <= low < 1
+    claimed = model.prior({"back": low})
+    assert torch.linalg.eigvalsh(claimed).min() >= 0
+    assert high == 1.2
+    assert whole.min() > 0
 
 
 def test_one_element_stands_for_all_where_potentials_treat_them_alike():
@@ -185,19 +202,6 @@ def test_movement_is_what_cutting_does_to_draws_of_the_model(name):
     measured = math.sqrt(moved.square().sum(1).mean() / term.seen(prior).trace())
     stated = noise_levels(model, [math.log(snr)]).of(factor)[0].movement
     assert stated == pytest.approx(measured, rel=0.03)
-
-
-def test_partial_correlations_are_those_of_conditioning():
-    model = joint_model(loop())
-    factor, term = list(model.terms.items())[0]
-    joint = torch.linalg.inv(model.prior())
-    a, b = term.places[0].item(), term.places[term.blocks[0]].item()
-    pair, rest = torch.tensor([a, b]), torch.tensor([k for k in range(model.size) if k not in (a, b)])
-    left = joint[pair[:, None], pair] - joint[pair[:, None], rest] @ torch.linalg.solve(
-        joint[rest[:, None], rest], joint[rest[:, None], pair]
-    )
-    expected = left[0, 1] / (left[0, 0] * left[1, 1]).sqrt()
-    torch.testing.assert_close(partial_correlations(model)[factor][0], expected)
 
 
 def test_changes_are_zero_for_the_graph_as_it_is():

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 
 import pgm_sync as ps
 from pgm_sync.denoisers import GaussianDenoiser
-from pgm_sync.inspection.counterfactual import drawn_states
+from pgm_sync.inspection.counterfactual import changes, drawn_states, strength_range
 from pgm_sync.potentials import Attraction, JointGaussian
 from tests.browser import browser, console_errors, needs_browser, open_page, overflow, requested
 
@@ -207,16 +207,15 @@ def test_an_improper_strength_is_said(driver, tmp_path):
 
 
 def test_cutting_moves_the_means_by_what_python_says(fresh, wide, recorded):
-    from pgm_sync.inspection.counterfactual import changes
-
     model = ps.inspect(recorded).model
-    place = wide.factors.index(("w0", "w1"))
+    factor = next(f for f in model.terms if strength_range(model, f)[0] == 0)
+    place = wide.factors.index(factor)
     click(fresh, f'g.square[data-edge="{place}"]')
     fresh.find_element("css selector", "#details .action").click()
     assert text(fresh, "#what-strength-value") == "cut"
     level = int(fresh.execute_script("return document.getElementById('what-level').value"))
     snr = math.exp(ps.inspect(recorded).levels.log_snr[level])
-    rows = changes(model, drawn_states(model, snr), {("w0", "w1"): 0.0})
+    rows = changes(model, drawn_states(model, snr), {factor: 0.0})
     shown = fresh.execute_script(
         "return [...document.querySelectorAll('#what-bars td.number:not(.soft)')].map(e => e.textContent)"
     )

@@ -12,6 +12,7 @@ from ..edges import by_edge
 from ..joint_model import JointModel
 from ..layout import MOST_NODES
 from ..noise_levels import LevelTable
+from ..partial import PartialCorrelationTable
 from ..recording import Recording
 from ..svg import graph_svg
 from .comparison import comparison, two_drawings
@@ -61,24 +62,28 @@ def report(
     command: str = "",
     model: JointModel | None = None,
     levels: LevelTable | None = None,
+    partial: PartialCorrelationTable | None = None,
     recording: Recording | None = None,
     other: Other | None = None,
 ) -> str:
     """The page. Parts that are not given are left out.
 
-    `table` is what ``ps.correlations(fitted)`` returns; `timing` gives seconds by row and part; `parameters`
-    groups of names and values; `command` how to make the same page again. `model` and `levels` of the same graph add
-    curves by noise level and counterfactuals, a `recording` of a run its steps; `other` is compared with.
+    `table` is what ``ps.correlations(fitted)`` returns; `timing` gives seconds by row and part; `parameters` groups of
+    names and values; `command` how to make the same page again. `model` and `levels` of the same graph add curves by
+    noise level and counterfactuals, `partial` the correlations given all other nodes, `recording` the steps of a run;
+    `other` is compared with.
 
     Raises NotFiniteError, ShapeError on pictures that are none.
     """
     edges = by_edge(table) if table is not None else {}
     data: dict[str, Any] | None = None
     if graph is not None:
-        data = graph_data(graph, edges, model, levels)
+        data = graph_data(graph, edges, model, levels, partial)
         if model is not None and model.terms:
             if model.size <= IN_PAGE:
-                data["model"] = model_data(graph, model, [] if recording is None else recorded_states(model, recording))
+                data["model"] = model_data(
+                    graph, model, [] if recording is None else recorded_states(model, recording)
+                )
             elif levels is not None:
                 data["beforehand"] = beforehand(graph, model, levels)
         if recording is not None and recording.records:
@@ -93,7 +98,9 @@ def report(
         section("Correlations", heat_map(edges, graph)) if edges else "",
         section("Noise levels", curves(), CURVES, hidden=True) if levels else "",
         section("What if", experiment("model" in (data or {})), WHAT_IF, hidden=True) if what_if else "",
-        section("Step by step", steps(recording), STEPS, hidden=True) if recording and recording.records else "",
+        section("Step by step", steps(recording), STEPS, hidden=True)
+        if recording and recording.records
+        else "",
         section("Comparison", _comparison(graph, table, other)) if other is not None else "",
         section("Time", seconds(timing)) if timing else "",
         section("Parameters", settings(parameters)) if parameters else "",

@@ -16,7 +16,8 @@ from ...maps import LinearMap
 from ..edges import Edge, edge_name
 from ..factors import KINDS, kind
 from ..joint_model import JointModel
-from ..noise_levels import LevelTable, partial_correlations
+from ..noise_levels import LevelTable
+from ..partial import PartialCorrelationTable
 from .modes import map_glyphs
 
 
@@ -59,16 +60,18 @@ class Glyphs:
 
 
 def graph_data(
-    graph: FactorGraph, edges: dict[Name, Edge], model: JointModel | None, levels: LevelTable | None
+    graph: FactorGraph,
+    edges: dict[Name, Edge],
+    model: JointModel | None,
+    levels: LevelTable | None,
+    partial: PartialCorrelationTable | None = None,
 ) -> dict[str, Any]:
     """Nodes, factors with their modes, and curves by noise level."""
     glyphs = Glyphs()
-    partial = partial_correlations(model) if model is not None else {}
+    given = {(row.factor, row.first, row.second, row.mode): row.partial for row in partial or ()}
     return {
         "nodes": [_node(graph, name, model) for name in graph.variables],
-        "edges": [
-            _edge(graph, factor, edges.get(factor), partial.get(factor), glyphs) for factor in graph.factors
-        ],
+        "edges": [_edge(graph, factor, edges.get(factor), given, glyphs) for factor in graph.factors],
         "kinds": KINDS,
         "glyphs": glyphs.pictures,
         "levels": None if levels is None else _levels(graph, levels),
@@ -87,7 +90,7 @@ def _node(graph: FactorGraph, name: Name, model: JointModel | None) -> dict[str,
 
 
 def _edge(
-    graph: FactorGraph, factor: Name, edge: Edge | None, partial: Tensor | None, glyphs: Glyphs
+    graph: FactorGraph, factor: Name, edge: Edge | None, partial: dict[tuple, float], glyphs: Glyphs
 ) -> dict[str, Any]:
     potential = graph.potential(factor)
     entry: dict[str, Any] = {
@@ -101,13 +104,9 @@ def _edge(
     if edge is None:
         return entry
     shown = dict(zip(graph.scope(factor), map(glyphs.of, graph.maps(factor)), strict=True))
-    known = (
-        partial.tolist()
-        if partial is not None and len(partial) == len(edge.rows)
-        else [math.nan] * len(edge.rows)
-    )
     entry["information"] = short(edge.information)
-    for row, own in zip(edge.rows.values(), known, strict=True):
+    for row in edge.rows.values():
+        own = partial.get((factor, row.first, row.second, row.mode), math.nan)
         entry["modes"].append({
             "label": row.mode, "between": [str(row.first), str(row.second)], "rho": short(row.rho),
             "low": short(getattr(row, "low", math.nan)), "high": short(getattr(row, "high", math.nan)),

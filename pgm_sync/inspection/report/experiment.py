@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...graph import FactorGraph
 from ...graph.factor_graph import Name
-from ..counterfactual import States, changes, drawn_states, largest_strength
+from ..counterfactual import States, changes, drawn_states, strength_range
 from ..images import image_shape
 from ..joint_model import JointModel, Term
-from ..noise_levels import LevelTable
+from ..noise_levels import LevelTable, information
 from ..recording import Recording
 from .data import floats
 from .parts import choice, slider
@@ -22,7 +22,10 @@ from .parts import choice, slider
 IN_PAGE = 200  # features that a page solves for by itself, in milliseconds
 DRAWS = 3
 MOST_BASIS = 400_000  # numbers of mode pictures in a page
-STRENGTHS = (0.0, 0.5)  # computed beforehand where the page cannot; the largest proper one beside them
+STRENGTHS = (0.5,)  # computed beforehand where the page cannot; smallest and largest proper ones beside it
+MOST_CHANGES = (
+    300_000  # numbers of what cutting a factor of a model with loops changes; the strongest are kept
+)
 BEFOREHAND = 8  # factors, those that move most
 
 
@@ -32,6 +35,11 @@ def model_data(
     """All that the page needs to solve Eq. 5 itself: matrices, states, and what features look like."""
     factors = {factor: k for k, factor in enumerate(graph.factors)}
     nodes = {name: k for k, name in enumerate(graph.variables)}
+    prior = torch.linalg.inv(model.prior())
+    kept = max(1, MOST_CHANGES // model.size**2)
+    packed = sorted(model.terms, key=lambda f: -information(model.terms[f], model.terms[f].seen(prior)))[
+        :kept
+    ]
     states: list[dict[str, Any]] = []
     for seed in range(DRAWS):
         content, noise = model.draw(torch.Generator().manual_seed(seed))
@@ -60,7 +68,7 @@ def model_data(
         "constant_eta": floats(model.constant_eta),
         "visible": floats(model.visible),
         "excess": floats(model.excess) if model.noise is not None else None,
-        "terms": [_term(model, factor, term, factors[factor]) for factor, term in model.terms.items()],
+        "terms": [_term(model, f, term, factors[f], f in packed) for f, term in model.terms.items()],
         "states": states,
         "bases": bases,
         "one_for_all": model.one_for_all,
@@ -74,7 +82,10 @@ def recorded_states(model: JointModel, recording: Recording) -> list[tuple[str, 
     found = []
     for record in recording.records:
         images = [record.images.get(kind, {}) for kind in ("denoised", "noisy")]
-        if not all(name in kept for kept in images for name in model.features) or not 0 < record.snr < math.inf:
+        if (
+            not all(name in kept for kept in images for name in model.features)
+            or not 0 < record.snr < math.inf
+        ):
             continue
         parts = []
         for kept in images:
@@ -93,13 +104,15 @@ def beforehand(graph: FactorGraph, model: JointModel, levels: LevelTable) -> dic
     peak = {f: max((row.movement for row in levels.of(f) if not math.isnan(row.movement)), default=0.0)
             for f in model.terms}  # fmt: skip
     strongest = sorted(peak, key=lambda f: -peak[f])[:BEFOREHAND]
+    ranges = {factor: strength_range(model, factor) for factor in strongest}
     factors = {factor: k for k, factor in enumerate(graph.factors)}
     nodes = {name: k for k, name in enumerate(graph.variables)}
     rows = []
     for log_snr in levels.log_snr[:: max(1, len(levels.log_snr) // 8)]:
         states = drawn_states(model, math.exp(log_snr))
         for factor in strongest:
-            for strength in sorted({*STRENGTHS, largest_strength(model, factor)}):
+            low, high = ranges[factor]
+            for strength in sorted({low, high, *(s for s in STRENGTHS if low < s < high)}):
                 found = changes(model, states, {factor: strength})
                 rows.append({
                     "edge": factors[factor], "strength": strength, "log_snr": log_snr,
@@ -125,7 +138,8 @@ def experiment(in_page: bool) -> str:
     )
 
 
-def _term(model: JointModel, factor: Name, term: Term, place: int) -> dict[str, Any]:
+def _term(model: JointModel, factor: Name, term: Term, place: int, packed: bool) -> dict[str, Any]:
+    change = model.cut(factor) if term.rule == "interaction" and packed else None
     return {
         "edge": place,
         "index": term.places.tolist(),
@@ -134,7 +148,9 @@ def _term(model: JointModel, factor: Name, term: Term, place: int) -> dict[str, 
         "rule": term.rule,
         "matrix": floats(term.matrix),
         "vector": floats(term.vector),
-        "most": largest_strength(model, factor),
+        "change": None if change is None else floats(change[0]),
+        "shift": None if change is None else floats(change[1]),
+        "range": list(strength_range(model, factor)) if term.rule != "interaction" or packed else None,
     }
 
 

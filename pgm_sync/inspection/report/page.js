@@ -121,7 +121,7 @@ class Engine {
     this.visible = decode(model.visible);
     this.excess = decode(model.excess);
     this.terms = model.terms.map((term) => ({
-      ...term, matrix: decode(term.matrix), vector: decode(term.vector), rows: decode(term.rows),
+      ...term, change: decode(term.change), shift: decode(term.shift), matrix: decode(term.matrix), vector: decode(term.vector), rows: decode(term.rows),
       seen: term.blocks.reduce((a, b) => a + b, 0),
     }));
     this.states = model.states.map((s) => ({
@@ -139,12 +139,8 @@ class Engine {
       precision = precision.map((v) => strength * v);
       eta = term.vector.map((v) => strength * v);
     } else {
-      for (let i = 0; i < b; i++) for (let j = 0; j < b; j++) {
-        const same = end[i] === end[j];
-        if (term.rule === "interaction") precision[i * b + j] *= same ? strength ** 2 : strength;
-        else if (!same) precision[i * b + j] *= strength;
-      }
       if (term.rule === "covariance") {
+        for (let i = 0; i < b; i++) for (let j = 0; j < b; j++) if (end[i] !== end[j]) precision[i * b + j] *= strength;
         const covariance = precision;
         precision = inverse(covariance, b);
         if (precision === null) return null;
@@ -198,6 +194,12 @@ class Engine {
         for (let j = 0; j < q; j++) precision[term.index[i] * n + term.index[j]] += own.precision[i * q + j];
       }
     }
+    for (const term of this.terms) {  // factors of a model with loops: the others make up for what is taken away
+      const left = 1 - (strengths.get(term.edge) ?? 1);
+      if (left === 0 || !term.change) continue;
+      for (let k = 0; k < n * n; k++) precision[k] += left * term.change[k];
+      for (let i = 0; i < n; i++) eta[i] += left * term.shift[i];
+    }
     return { precision, eta };
   }
 
@@ -205,18 +207,17 @@ class Engine {
   solve(logSnr, own, noisy, strengths = new Map()) {
     const n = this.size, snr = Math.exp(logSnr), coupling = this.coupling(strengths);
     if (coupling === null) return null;
-    const prior = coupling.precision.map((v, k) => v + this.own[k]);
-    if (!cholesky(Float64Array.from(prior), n)) return null;
+    const precision = coupling.precision.map((v, k) => v + this.own[k]);
     const mean = own.map((v, k) => v * this.visible[k]), seen = noisy.map((v, k) => v * this.visible[k]);
     const right = times(this.own, mean, n, n);
     for (let i = 0; i < n; i++) right[i] += snr * mean[i] + coupling.eta[i];
     if (this.excess) {
       const extra = times(this.excess, seen, n, n);
       for (let i = 0; i < n; i++) right[i] += snr * extra[i];
-      for (let k = 0; k < n * n; k++) prior[k] += snr * this.excess[k];
+      for (let k = 0; k < n * n; k++) precision[k] += snr * this.excess[k];
     }
-    for (let i = 0; i < n; i++) prior[i * n + i] += snr * this.visible[i];
-    return cholesky(prior, n) ? substitute(prior, n, right) : null;
+    for (let i = 0; i < n; i++) precision[i * n + i] += snr * this.visible[i];
+    return cholesky(precision, n) ? substitute(precision, n, right) : null;
   }
 
   // Noisy states and own means: as recorded, or those of a draw of the model at any noise level (Eq. 4, surrogate).
@@ -357,7 +358,7 @@ function modeTable(edge) {
       make("table", { class: "modes" },
         make("thead", {}, make("tr", {}, heads.map((h) => make("th", { scope: "col" }, h)))), make("tbody", {}, body))),
     make("p", { class: "note" }, "Dot: correlation, with its 95 % interval. " +
-      (partial ? "Stroke: partial correlation, given everything else in the graph. " : "") +
+      (partial ? "Stroke: partial correlation, given all other nodes. " : "") +
       (edge.modes.some((m) => known(m.glyph)) ? "Pictures: what the mode measures, grey is zero." : "")),
   ];
 }
@@ -556,20 +557,19 @@ const whatIf = {
   node: 0,
 
   offers(edge) {
-    return engine ? engine.terms.some((t) => t.edge === edge) : Boolean(data.beforehand?.rows.some((r) => r.edge === edge));
+    return engine ? engine.terms.some((t) => t.edge === edge && t.range) : Boolean(data.beforehand?.rows.some((r) => r.edge === edge));
   },
 
   open(edge) {
     $("what-edge").value = edge;
-    $("what-strength").value = 0;
-    this.choose();
+    this.choose(true);
     $("what-if").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
     $("what-edge").focus({ preventScroll: true });
   },
 
   start() {
     if (!$("what-edge")) return;
-    const places = engine ? engine.terms.map((t) => t.edge) : [...new Set(data.beforehand.rows.map((r) => r.edge))];
+    const places = engine ? engine.terms.filter((t) => t.range).map((t) => t.edge) : [...new Set(data.beforehand.rows.map((r) => r.edge))];
     fill($("what-edge"), places.map((k) => make("option", { value: k }, data.edges[k].name)));
     const reach = (k) => Math.max(0, ...(data.levels?.curves[k]?.movement ?? []).filter(known));
     const strongest = [...places].sort((a, b) => reach(b) - reach(a))[0];
@@ -587,20 +587,25 @@ const whatIf = {
     level.addEventListener("input", () => this.show());
     $("what-strength").addEventListener("input", () => this.show());
     $("what-edge").addEventListener("change", () => this.choose());
-    this.choose();
+    this.choose(true);
   },
 
-  choose() {
+  choose(weakest = false) {
     const edge = Number($("what-edge").value), strength = $("what-strength");
     const term = engine?.terms.find((t) => t.edge === edge);
     const ends = data.edges[edge].ends;
     const nodes = engine ? data.model.nodes.map((n) => n.node) : data.beforehand.nodes;
     this.node = Math.max(0, nodes.findIndex((n) => data.nodes[n].name === ends[ends.length - 1]));
-    if (engine) strength.max = term.most;
+    if (engine) {
+      [strength.min, strength.max] = term.range;
+      strength.step = 0.001;
+      if (weakest) strength.value = term.range[0];
+    }
     else {
       this.strengths = [...new Set(data.beforehand.rows.filter((r) => r.edge === edge).map((r) => r.strength))];
       strength.max = this.strengths.length - 1;
       strength.step = 1;
+      if (weakest) strength.value = 0;
     }
     this.show();
   },
@@ -632,7 +637,7 @@ const whatIf = {
       change = row?.change;
       correction = row?.correction;
     }
-    const most = engine ? engine.terms.find((t) => t.edge === edge).most : null;
+    const [least, most] = engine ? engine.terms.find((t) => t.edge === edge).range : [0, 1.2];
     const word = strength === 0 ? "cut" : strength === 1 ? "as it is" : `× ${fmt(strength)}`;
     $("what-strength-value").textContent = word;
     slider.setAttribute("aria-valuetext", word);
@@ -641,7 +646,11 @@ const whatIf = {
     const note = [];
     if (!change) note.push("Improper at this strength: the potentials have no joint density.");
     else if (strength === 0) note.push(`Without ${data.edges[edge].name}.`);
-    if (most !== null && most < 1.2) note.push(`Beyond × ${fmt(most)} the potentials have no joint density.`);
+    if (least > 0) note.push(`Below × ${fmt(least)} the other factors have no joint density: it cannot be cut by itself.`);
+    if (most < 1.2) note.push(`Beyond × ${fmt(most)} the potentials have no joint density.`);
+    if (engine?.terms.find((t) => t.edge === edge).rule === "interaction") {
+      note.push("The other factors are fitted again to what they say.");
+    }
     if (engine && data.model.one_for_all) note.push("One element stands for all: every potential treats them alike.");
     if (engine && data.model.excess) note.push("Shown before overlapping pixels are averaged on their canvas.");
     $("what-note").textContent = note.join(" ");

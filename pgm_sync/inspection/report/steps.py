@@ -25,19 +25,39 @@ MOST_SHOWN = 12  # trajectories with pictures, canvases first
 MOST_BYTES = 5_000_000  # of pictures in a page
 HEAT = (200, 80, 26)  # colour of heat maps, from transparent to opaque
 SERIES = {  # name in the page -> what it is called, and what it means
-    "correction": ("correction", "Joint minus own denoised mean, root mean square over the elements of a trajectory."),
-    "flow": ("pull of factors", "What a factor moves the means of its ends by, its term of Eq. 6; root mean square."),
-    "strength": ("effective strength", "How far one end's joint mean follows the other's own mean, in prior spreads."),
-    "variance": ("variance left", "Posterior variance given all states over that given the own one; mean of features."),
-    "disagreement": ("disagreement", "Root mean square spread of the views of shared pixels, before joint denoising."),
+    "correction": (
+        "correction",
+        "Joint minus own denoised mean, root mean square over the elements of a trajectory.",
+    ),
+    "flow": (
+        "pull of factors",
+        "What a factor moves the means of its ends by, its term of Eq. 6; root mean square.",
+    ),
+    "strength": (
+        "effective strength",
+        "How far one end's joint mean follows the other's own mean, in prior spreads.",
+    ),
+    "variance": (
+        "variance left",
+        "Posterior variance given all states over that given the own one; mean of features.",
+    ),
+    "disagreement": (
+        "disagreement",
+        "Root mean square spread of the views of shared pixels, before joint denoising.",
+    ),
     "capped": ("capped", "Share of directions where a posterior was wider than its prior (Eq. 8)."),
     "residual": ("residual", "Of Eq. 6 with the surrogate covariances, relative to the correction."),
-    "mahalanobis": ("typicality", "Squared distance from the prior per number: 1 for contents drawn from it."),
+    "mahalanobis": (
+        "typicality",
+        "Squared distance from the prior per number: 1 for contents drawn from it.",
+    ),
 }
 KINDS = ("own mean", "joint mean", "correction", "variance left")
 
 
-def recording_data(recording: Recording, graph_places: Mapping[Name, int], model: JointModel | None) -> dict[str, Any]:
+def recording_data(
+    recording: Recording, graph_places: Mapping[Name, int], model: JointModel | None
+) -> dict[str, Any]:
     """Curves over steps, and pictures at the steps that were kept, for the page's script."""
     records = recording.records
     series = {}
@@ -57,7 +77,9 @@ def recording_data(recording: Recording, graph_places: Mapping[Name, int], model
 def steps(recording: Recording) -> str:
     """The slider, the places for pictures, and those for curves."""
     last = max(len(recording.records) - 1, 0)
-    shown = max(range(len(recording.records)), key=lambda k: sum(recording.records[k].correction.values()), default=0)
+    shown = max(
+        range(len(recording.records)), key=lambda k: sum(recording.records[k].correction.values()), default=0
+    )
     capped = [r.capped for r in recording.records if r.capped > 0]
     acted = (
         f"Eq. 8 acted at {len(capped)} of {len(recording.records)} steps, on up to {max(capped):.1%} of directions."
@@ -123,8 +145,12 @@ def _variance(recording: Recording, places: Mapping[Name, int]) -> list[dict[str
 
 
 def _disagreement(recording: Recording, places: Mapping[Name, int]) -> list[dict[str, Any]]:
-    lines = [_line(f"{name or 'shared pixels'}, own means", v) for name, v in recording.disagreement_own.items()]
-    lines += [_line(f"{name or 'shared pixels'}, joint", v) for name, v in recording.disagreement_joint.items()]
+    lines = [
+        _line(f"{name or 'shared pixels'}, own means", v) for name, v in recording.disagreement_own.items()
+    ]
+    lines += [
+        _line(f"{name or 'shared pixels'}, joint", v) for name, v in recording.disagreement_joint.items()
+    ]
     return lines
 
 
@@ -170,7 +196,9 @@ def _pictures(recording: Recording, model: JointModel | None) -> dict[str, Any] 
     stride = max(1, math.ceil(len(kept) * size / MOST_BYTES))
     for k in kept[::stride]:
         frame = first if k == kept[0] else _frame(recording, k, names, scale, model)
-        spent += sum(len(uri) for node in frame["nodes"].values() for uri in node.values() if isinstance(uri, str))
+        spent += sum(
+            len(uri) for node in frame["nodes"].values() for uri in node.values() if isinstance(uri, str)
+        )
         if frames and spent > 1.5 * MOST_BYTES:
             break
         frames.append(frame)
@@ -251,7 +279,9 @@ def _variance_left(model: JointModel, snr: float) -> dict[Name, Tensor]:
     found = {}
     for name, feature in model.features.items():
         here = model.slices[name]
-        own = torch.linalg.inv(model.own[here, here] + snr * torch.eye(here.stop - here.start, dtype=torch.float64))
+        own = torch.linalg.inv(
+            model.own[here, here] + snr * torch.eye(here.stop - here.start, dtype=torch.float64)
+        )
         rows = feature.dense()
         both = [((rows.T @ c) * rows.T).sum(1) for c in (joint[here, here], own)]
         found[name] = (both[0] / both[1].clamp_min(1e-12)).clamp(0, 1)
