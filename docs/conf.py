@@ -46,7 +46,8 @@ copybutton_prompt_is_regexp = True
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "generated/gallery",
-    "filename_pattern": r"/plot_",
+    "filename_pattern": r"/(plot_|minisync)",
+    "within_subsection_order": "teaching_order.TeachingOrder",
     "download_all_examples": False,
     "write_computation_times": False,
     "show_memory": False,

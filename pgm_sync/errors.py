@@ -130,6 +130,10 @@ class SavedFileError(PgmSyncError):
     """A saved graph that is corrupted or of another format version."""
 
 
+class RecordingError(PgmSyncError):
+    """Contents that do not fit a recording's budget of bytes, a folder that holds another one, or a second run."""
+
+
 class MissingPackageError(PgmSyncError, ImportError):
     """An optional package that is not installed; the message says which extra brings it."""
 

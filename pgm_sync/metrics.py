@@ -123,24 +123,6 @@ def far_correlation(
     return Measurement(value, math.tanh(z.low), math.tanh(z.high), n, values)
 
 
-def seam_discontinuity(pictures: Tensor, seams: list[int]) -> Measurement:  # (n, C, H, W)
-    """Mean absolute step into the columns `seams`, over that into all other columns; 1 for seamless pictures.
-
-    `pictures` are ``(n, C, H, W)``. nan without seams.
-
-    >>> pictures = torch.tensor([0.0, 1.0, 4.0, 5.0]).expand(3, 1, 4, 4)
-    >>> seam_discontinuity(pictures, seams=[2]).value  # a step of 3 between steps of 1
-    3.0
-    """
-    if not seams:
-        return Measurement(math.nan, math.nan, math.nan, len(pictures))
-    steps = (pictures[..., 1:] - pictures[..., :-1]).double().abs().mean((1, 2))  # (n, W - 1)
-    at = torch.zeros(steps.shape[1], dtype=torch.bool)
-    at[[s - 1 for s in seams]] = True
-    across, elsewhere = steps[:, at].mean(1), steps[:, ~at].mean(1)
-    return jackknife(lambda w: (w * across).sum(-1) / (w * elsewhere).sum(-1), len(pictures))
-
-
 def energy_distance(
     x: Tensor,  # (n, *shape)
     y: Tensor,  # (m, *shape)

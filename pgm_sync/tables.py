@@ -1,13 +1,36 @@
-"""Rows of results that print as a table, in notebooks too."""
+"""Rows of results that print as a table, in notebooks too; and the way to what notebooks show of anything else."""
 
 from __future__ import annotations
 
 import abc
 import html
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
 
+from .errors import MissingPackageError
+
 Row = TypeVar("Row", bound=tuple)
+MOST_ROWS = 100  # that a notebook shows
+
+
+def in_notebook(kind: str, shown: Any) -> str:
+    """HTML by a function of `inspection.notebook`.
+
+    That module stands above all that it shows, so it is looked up when a notebook asks, and not imported.
+    """
+    return getattr(import_module("pgm_sync.inspection.notebook"), kind)(shown)
+
+
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> Any:
+    """A pandas DataFrame of one dictionary per row. Raises MissingPackageError without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingPackageError(
+            "a data frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
+        ) from error
+    return pandas.DataFrame(list(rows), columns=columns)
 
 
 class Table(Sequence[Row], Generic[Row], abc.ABC):
@@ -50,6 +73,10 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
         """One dictionary per row, for pandas.DataFrame or JSON."""
         return [row._asdict() for row in self.rows]  # type: ignore[attr-defined]
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one column per field of a row. Raises MissingPackageError without pandas."""
+        return frame(self.to_dicts(), list(self.rows[0]._fields) if self.rows else None)  # type: ignore[attr-defined]
+
     def __str__(self) -> str:
         shown = [self.head, *map(self.cells, self.rows)]
         widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -63,5 +90,6 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
         def line(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        body = "".join(line(self.cells(row), "td") for row in self.rows)
-        return f"<table>{line(self.head, 'th')}{body}</table>"
+        body = "".join(line(self.cells(row), "td") for row in self.rows[:MOST_ROWS])
+        more = f"<small>and {len(self) - MOST_ROWS} more rows</small>" if len(self) > MOST_ROWS else ""
+        return f"<table>{line(self.head, 'th')}{body}</table>{more}"

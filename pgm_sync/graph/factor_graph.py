@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..maps import Identity, LinearMap, Shape, as_shape
 from ..potentials import Potential
+from ..tables import in_notebook
 from . import separation
 
 Name = Hashable
@@ -364,9 +365,7 @@ class FactorGraph(nx.Graph):
         return text(self)
 
     def _repr_html_(self) -> str:
-        from .display import html
-
-        return html(self)
+        return in_notebook("graph", self)
 
 
 def _require_potential(factor: Name, potential: Any) -> None:

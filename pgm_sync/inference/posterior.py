@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import NotFiniteError, ShapeError, UnknownNameError, listed
 from ..gaussian import Gaussian
 from ..graph.factor_graph import Name
+from ..tables import in_notebook
 from . import queries
 from .problem import Problem
 
@@ -189,6 +190,15 @@ class Posterior:
         values = self._solution.entries(self._sites.index[first], self._sites.index[second])
         return values.reshape((*values.shape[:-1], *shapes[0]))
 
+    def element_covariance(self, first: Name, i: Tensor, second: Name, j: Tensor) -> Tensor:
+        """Covariance of elements `i` of one node with elements `j` of another, ``(*batch, k)``.
+
+        i, j: ``(k,)`` positions in the flattened contents. Raises UnknownNameError.
+        """
+        for name in (first, second):
+            self.graph.shape(name)
+        return self._solution.entries(self._sites.index[first][i], self._sites.index[second][j])
+
     def correlation(self, first: Name, second: Name) -> Tensor:
         """Correlation between matching elements of the nodes `first` and `second` of one shape, ``(*batch, *shape)``.
 
@@ -323,3 +333,6 @@ class Posterior:
     def __repr__(self) -> str:
         batch = tuple(self._eta.shape[:-1])
         return f"Posterior({self.graph!r}, batch={batch})"
+
+    def _repr_html_(self) -> str:
+        return in_notebook("posterior", self)

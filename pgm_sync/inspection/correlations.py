@@ -16,7 +16,7 @@ from ..maps import LinearMap
 from ..metrics import Z95
 from ..potentials import Correlation, JointGaussian
 from ..potentials.base import diagonal_blocks, sizes
-from ..tables import Table
+from ..tables import Table, in_notebook
 
 
 class ModeCorrelation(NamedTuple):
@@ -66,6 +66,9 @@ class CorrelationTable(Table[ModeCorrelation]):
             "" if math.isnan(row.low) else f"[{row.low:+.3f}, {row.high:+.3f}]",
             f"{row.mutual_information:.4f}",
         ]
+
+    def _repr_html_(self) -> str:
+        return in_notebook("correlation_table", self)
 
 
 def correlations(graph: FactorGraph) -> CorrelationTable:

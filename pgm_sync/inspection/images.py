@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -13,6 +13,14 @@ from ..errors import NotFiniteError, ShapeError
 
 PAPER = (250, 250, 248)
 INK = (34, 34, 34)
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of contents that are pictures, or None: (H, W), (1, H, W) or (3, H, W), no side of length 1."""
+    full = (1, *shape) if len(shape) == 2 else tuple(shape)
+    if len(full) != 3 or full[0] not in (1, 3) or min(full[1:]) < 2:
+        return None
+    return full[0], full[1], full[2]
 
 
 def picture(image: Tensor, scale: int = 1) -> Image.Image:

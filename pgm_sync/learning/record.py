@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import ParameterError
 from ..graph.factor_graph import FactorGraph, Name
+from ..tables import in_notebook
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Fit:
         known = {f.name for f in fields(Fit)}
         lines += [f"{key}: {value}" for key, value in self.settings().items() if key not in known]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return in_notebook("fit", self)
 
     def settings(self) -> dict[str, Any]:
         """Everything but traces and versions in one flat dictionary, for a table."""

@@ -8,6 +8,7 @@ Written from the published update. With alpha_bar = alpha^2 and alpha_bar' that 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,42 @@ def pulled(
     if form == "implicit":
         strength = strength / (1 + strength)
     return stepped - strength * (noisy - target)
+
+
+def amplification(
+    scheduler: Any,
+    num_inference_steps: int,
+    strength: float = 5.0,
+    form: str = "explicit",
+    variance: float = 1.0,
+) -> Tensor:  # (steps)
+    """What each step multiplies the difference between a trajectory and its source by, for Gaussian contents.
+
+    Of zero mean and of `variance`, both alike and shown in full. DDIM then multiplies a state by
+    ``a = (alpha alpha' variance + sigma sigma') / (alpha^2 variance + sigma^2)``, with alpha' and sigma' those of the
+    next level, and the pull takes G of the difference away: ``a - G``, or ``a - G / (1 + G)``. The product of all
+    is what is left of the difference between two noises; the explicit update diverges where it is large. With
+    strength 0, what DDIM makes of one trajectory.
+
+    >>> from diffusers import DDIMScheduler
+    >>> left = amplification(DDIMScheduler(timestep_spacing="trailing"), 5)
+    >>> [round(factor, 1) for factor in left.tolist()]
+    [-24.9, -9.2, -4.1, -1.2, 0.3]
+
+    Raises as `sample_syncsde`.
+    """
+    check_syncsde(scheduler, strength, form)
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(num_inference_steps)
+    unit, nothing = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    found = []
+    for timestep in own.timesteps.tolist():
+        kept, next_kept = _alpha_bars(own, timestep)
+        noise, next_noise = 1 - kept, 1 - next_kept
+        plain = math.sqrt(kept * next_kept) * variance + math.sqrt(noise * next_noise)
+        plain /= kept * variance + noise
+        found.append(pulled(plain * unit, unit, nothing, _gain(own, timestep, strength), form=form))
+    return torch.stack(found)
 
 
 def sample_syncsde(
@@ -168,8 +205,7 @@ def draw_along(
             if name in drawn and states[name].abs().max() > OUT_OF_RANGE:
                 raise _diverged(name, step, strength, form) from error
             raise
-        gain = step_gain(*_alpha_bars(scheduler, int(timestep)))
-        gain *= strength * int(timestep) / scheduler.config.num_train_timesteps
+        gain = _gain(scheduler, int(timestep), strength)
         after = {}
         for name, noisy in states.items():
             after[name] = scheduler.step(seen.outputs[name], timestep, noisy, return_dict=False)[0]
@@ -227,6 +263,12 @@ def _fit(tensor: Tensor, noisy: Tensor, name: Name) -> Tensor:
             got=tuple(tensor.shape),
         )
     return tensor
+
+
+def _gain(scheduler: Any, timestep: int, strength: float) -> float:
+    """gamma (1/lambda) (t/T)"""
+    share = timestep / scheduler.config.num_train_timesteps
+    return step_gain(*_alpha_bars(scheduler, timestep)) * strength * share
 
 
 def _alpha_bars(scheduler: Any, timestep: int) -> tuple[float, float]:

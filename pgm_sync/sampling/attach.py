@@ -14,6 +14,7 @@ from torch import Tensor
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
 from ..score import CanvasWeights, JointDenoiser, PosteriorCovariance
+from .callbacks import OnStep, as_callbacks
 from .hook import check_output, follow, full_precision, hooked, joint_denoiser, proceed, read, stock_scheduler
 from .processes import Processes
 from .rows import Rows
@@ -34,7 +35,7 @@ def attach(
     couple: bool = True,
     canvas_weights: CanvasWeights | str | None = None,
     shared_noise: bool = True,
-    on_step: Callable[[SamplingState], None] | None = None,
+    on_step: OnStep = None,
     scheduler: str = "scheduler",
     distributed: bool = False,
 ) -> Iterator[Attachment]:
@@ -65,7 +66,7 @@ def attach(
         (Eq. 5'), as the joint denoiser takes it to be. It is still drawn from the pipeline's own generators. Latents
         that are handed to the pipeline stay as they are; see `Attachment.noise`.
     on_step
-        called after every step with a `SamplingState`, for recording.
+        called after every step with a `SamplingState`, for recording: a function, or several.
     scheduler
         the attribute of `pipe` that holds the scheduler.
     distributed
@@ -136,10 +137,11 @@ class Attachment:
         joint: JointDenoiser,
         rows: Rows,
         shares_noise: bool = True,
-        on_step: Callable[[SamplingState], None] | None = None,
+        on_step: OnStep = None,
         processes: Processes | None = None,
     ):
-        self.joint, self.shares_noise, self.on_step, self.processes = joint, shares_noise, on_step, processes
+        self.joint, self.shares_noise, self.processes = joint, shares_noise, processes
+        self.on_step = as_callbacks(on_step)
         self.rows = rows if processes is None else rows.part(processes.own)
         self._all = rows
         self._new_run(None)
@@ -201,12 +203,12 @@ class Attachment:
         self.seconds["scheduler"] += time.perf_counter() - middle
         self.capped.append(found.capped)
         self.steps += 1
-        if self.on_step is not None:
+        if self.on_step:
             following = self.rows.split(result[0])
-            self.on_step(
-                SamplingState(
-                    self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised,
-                    found.mean, following, found.capped, dict(self.seconds), self.steps, found.guard,
-                )
+            state = SamplingState(
+                self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised,
+                found.mean, following, found.capped, dict(self.seconds), self.steps, found.guard,
             )  # fmt: skip
+            for callback in self.on_step:
+                callback(state)
         return result

@@ -26,6 +26,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel, same_level
 from ..maps import LinearMap
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance
+from .callbacks import OnStep, as_callbacks
 from .hook import (
     Reading,
     check_output,
@@ -137,7 +138,7 @@ def synchronize(
     shared_noise: bool = True,
     schedulers: Mapping[Name, str] | None = None,
     device: torch.device | str | None = None,
-    on_step: Callable[[LockstepState], None] | None = None,
+    on_step: OnStep = None,
     progress: bool = True,
 ) -> LockstepResult:
     """Call several diffusers pipelines at once, and let them denoise the trajectories of `graph` together.
@@ -176,7 +177,7 @@ def synchronize(
     device
         where contents are combined; the first pipeline's by default. Half precision is combined in float32.
     on_step
-        called after every joint denoising with a `LockstepState`, for recording.
+        called after every joint denoising with a `LockstepState`, for recording: a function, or several.
     progress
         whether to show one progress bar, of the steps of all; the pipelines' own are off.
 
@@ -368,9 +369,9 @@ class _Run:
         joint: JointDenoiser,
         align: str | None,
         device: torch.device | str | None,
-        on_step: Callable[[LockstepState], None] | None,
+        on_step: OnStep,
     ):
-        self.nodes, self.joint, self.align, self.on_step = nodes, joint, align, on_step
+        self.nodes, self.joint, self.align, self.on_step = nodes, joint, align, as_callbacks(on_step)
         self.device = None if device is None else torch.device(device)
         self.seconds, self.capped, self.guard = 0.0, list[float](), Guard()
 
@@ -439,11 +440,11 @@ class _Run:
         self.seconds += time.perf_counter() - start
         self.capped.append(found.capped)
         self.guard = found.guard
-        if self.on_step is not None:
+        if self.on_step:
             names = [node.name for node in moving]
-            self.on_step(
-                LockstepState(step, names, levels, noisy, denoised, found.mean, found.capped, found.guard)
-            )
+            state = LockstepState(step, names, levels, noisy, denoised, found.mean, found.capped, found.guard)
+            for callback in self.on_step:
+                callback(state)
         return answers
 
     def _engine(

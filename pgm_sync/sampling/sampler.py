@@ -24,7 +24,9 @@ from ..errors import (
 from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
+from ..tables import in_notebook
 from .asking import ask
+from .callbacks import OnStep, as_callbacks
 from .clock import PARTS, Clock
 from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
@@ -88,6 +90,9 @@ class SampleResult:
         more = f", and {len(self.samples) - 6} more" if len(self.samples) > 6 else ""
         return f"SampleResult({{{shapes}{more}}}, {self.info['steps']} steps, {self.timing['total']:.1f} s)"
 
+    def _repr_html_(self) -> str:
+        return in_notebook("samples", self)
+
 
 def sample(
     graph: FactorGraph,
@@ -98,6 +103,7 @@ def sample(
     seed: int | Sequence[int] = 0,
     *,
     progress: bool = True,
+    on_step: OnStep = None,
     **options: Any,
 ) -> SampleResult:
     """Sample all trajectories of `graph` together.
@@ -143,6 +149,9 @@ def sample(
         where and how precisely states are kept (default: CPU, float32).
     progress
         whether to show a progress bar.
+    on_step
+        called after every step with its `SamplingState`: a function, or several in order. `Recorder` and `LiveView` are
+        such functions. What one raises ends the sampling.
     options
         anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
 
@@ -166,6 +175,7 @@ def sample(
     from tqdm.auto import tqdm
 
     start = time.perf_counter()
+    callbacks = as_callbacks(on_step)
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
@@ -174,6 +184,8 @@ def sample(
             bar.update()
             capped.append(state.capped)
             guards.append(state.guard)
+            for callback in callbacks:
+                callback(state)
     assert state is not None
     info = {
         "scheduler": type(scheduler).__name__,
@@ -215,10 +227,10 @@ def sampling_steps(
 ) -> Iterator[SamplingState]:
     """The states of `sample`, one per denoising step, for looking on, recording, or stopping early.
 
-    Takes the arguments of `sample` (but ``progress``): `graph`, `denoisers`, `scheduler`, `num_inference_steps`,
-    `num_samples`, `seed`, `posterior_covariance`, `noise_correlation`, `couple`, `corrector`, `resample`, `tilt`,
-    `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`; `step_options` go to
-    ``scheduler.step``. Input is checked when this is called, not at the first step.
+    Takes the arguments of `sample` (but ``progress`` and ``on_step``): `graph`, `denoisers`, `scheduler`,
+    `num_inference_steps`, `num_samples`, `seed`, `posterior_covariance`, `noise_correlation`, `couple`, `corrector`,
+    `resample`, `tilt`, `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`;
+    `step_options` go to ``scheduler.step``. Input is checked when this is called, not at the first step.
 
     How far the joint mean of a node moves from its own denoiser's, from noise to content:
 
@@ -234,8 +246,8 @@ def sampling_steps(
     """
     joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     processes = Processes(graph.trajectories) if distributed else None
-    chosen = _denoisers(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
-    given = _conditions(graph, conditions)
+    chosen = denoisers_of(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
+    given = conditions_of(graph, conditions)
     seeds = as_seeds(seed, num_samples)
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
         raise ParameterError(f"num_inference_steps={num_inference_steps!r} must be a positive integer")
@@ -300,7 +312,7 @@ def _run(
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = Clock(seconds)
-        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
+        look = Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
                 joint_contents = look(states).result.carried
@@ -346,7 +358,7 @@ class _Seen(NamedTuple):
     result: JointDenoised
 
 
-class _Look:
+class Look:
     """Joint denoising at one noise level."""
 
     def __init__(
@@ -407,7 +419,7 @@ class _Look:
         return self._ask(noisy)[1:]
 
 
-def _denoisers(
+def denoisers_of(
     graph: FactorGraph, denoisers: Denoiser | Mapping[Name, Denoiser], joint: JointDenoiser, names: Sequence[Name]
 ) -> dict[Name, Denoiser]:
     """The denoiser of each of `names`, the trajectories of this process."""
@@ -461,7 +473,7 @@ def _denoisers(
     return chosen
 
 
-def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
+def conditions_of(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
     if not isinstance(conditions, Mapping):
         return dict.fromkeys(graph.trajectories, conditions)
     for name in conditions:

@@ -15,6 +15,7 @@ from ..denoisers import Denoiser
 from ..evaluation.comparison import Better
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
+from ..learning import fit
 from ..metrics import Estimate
 
 DRAWS = 400  # bootstrap replicates that a measure keeps, so that methods are compared pair by pair
@@ -46,6 +47,18 @@ class Results(NamedTuple):
     samples: Mapping[Name, Tensor]  # (n, *shape) per trajectory, and per hidden canvas
     seeds: Sequence[int]  # of the rows
 
+class Unfitted(NamedTuple):
+    """A graph before its potentials are learned, and what they are learned from."""
+
+    graph: FactorGraph
+    data: Mapping[Name, Tensor]  # joint clean samples, as `ps.fit` takes them
+    groups: Tensor | None = None  # which of them are not independent
+
+    def fit(self, method: str = "moments", **options: Any) -> FactorGraph:
+        """The graph with potentials learned from joint samples, by "moments" or "score"; raises as `ps.fit`."""
+        return fit(self.graph, self.data, method, groups=self.groups, **options)
+
+
 @dataclass
 class Scene:
     """What every method is given.
@@ -63,6 +76,7 @@ class Scene:
     scheduler: Any  # of diffusers
     learned: FactorGraph | None = None  # the same with fitted potentials; None: `graph` is all there is
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of ours, by variant, for `ps.sample`
+    device: str = "cpu"  # where states are kept
 
 
 def generator(seed: int, k: int) -> torch.Generator:
@@ -89,12 +103,23 @@ class Task(abc.ABC):
     def scene(self) -> Scene:
         """Graph, fitted graph, denoisers and scheduler; a `functools.cached_property`, so that it is made once."""
 
+    @property
+    def unfitted(self) -> Unfitted | None:
+        """What `Scene.learned` is fitted from, for other fits of it; None where nothing is learned."""
+        return None
+
     @abc.abstractmethod
     def measures(self) -> list[Measure]:
         """The first is the main one."""
 
     def conditions(self, seeds: Sequence[int]) -> Any:
         """What denoisers are conditioned on, one row per seed in `seeds`: for `ps.sample`. By default nothing."""
+        return None
+
+    def initial_noise(self, seeds: Sequence[int], steps: int, graph: FactorGraph) -> Mapping[Name, Tensor] | None:
+        """What `steps` of sampling on `graph`, fitted or not, start from, as `ps.sample` takes it; by default noise of
+        the seeds.
+        """
         return None
 
     def content(self, samples: Mapping[Name, Tensor]) -> Tensor:

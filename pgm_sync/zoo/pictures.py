@@ -39,12 +39,15 @@ def _photograph(name: str) -> Tensor:  # (3, H, W) uint8
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def photographs(split: str = "train", names: Sequence[str] = PHOTOGRAPHS) -> dict[str, Tensor]:
+def photographs(
+    split: str = "train", names: Sequence[str] = PHOTOGRAPHS, upright: bool = False
+) -> dict[str, Tensor]:
     """Bands ``(3, H, W)`` of the photographs, float32 in [-1, 1], by name: ``"china-1"`` is its topmost band.
 
     `names` may be any of `PICTURES`. Every photograph is cut into four horizontal bands of equal height. Bands 1 and 3
     belong to one split and 2 and 4 to the other, the other way round for every second photograph, so that both splits
-    hold skies, horizons and grounds, and share no pixel. Each band keeps the full width.
+    hold skies, horizons and grounds, and share no pixel. Each band keeps the full width. With `upright` the cuts are
+    vertical, into four bands of the full height; a test band of those shares pixels with training bands of the others.
 
     Raises ParameterError on a split other than "train" and "test", UnknownNameError on a name.
 
@@ -64,9 +67,10 @@ def photographs(split: str = "train", names: Sequence[str] = PHOTOGRAPHS) -> dic
     for name in names:
         k = PICTURES.index(name)
         pixels = _photograph(name).float() / 127.5 - 1
-        height = pixels.shape[1] // BANDS
+        axis = 2 if upright else 1
+        size = pixels.shape[axis] // BANDS
         for band in range((k + SPLITS.index(split)) % 2, BANDS, 2):
-            bands[f"{name}-{band + 1}"] = pixels[:, band * height : (band + 1) * height].clone()
+            bands[f"{name}-{band + 1}"] = pixels.narrow(axis, band * size, size).clone()
     return bands
 
 
@@ -79,6 +83,7 @@ def wide_crops(
     generator: torch.Generator | None = ...,
     scales: tuple[float, float] = ...,
     pictures: Sequence[str] = ...,
+    upright: bool = ...,
     return_photos: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -92,6 +97,7 @@ def wide_crops(
     generator: torch.Generator | None = ...,
     scales: tuple[float, float] = ...,
     pictures: Sequence[str] = ...,
+    upright: bool = ...,
     return_photos: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -104,6 +110,7 @@ def wide_crops(
     generator: torch.Generator | None = None,
     scales: tuple[float, float] = SCALES,
     pictures: Sequence[str] = PHOTOGRAPHS,
+    upright: bool = False,
     return_photos: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # (n, 3, H, W) [, (n) int64]
     """Random crops of the photographs, float32 in [-1, 1], in random order.
@@ -113,8 +120,9 @@ def wide_crops(
     more; with another number of pictures likewise). A crop has a random band and
     position drawn from `generator` (torch's own without one), is mirrored with probability one half, and
     shows ``scale`` photograph pixels per pixel, with ``log(scale)`` uniform over `scales`: the same range for
-    windows and for canvases makes both show the same kind of content. `return_photos` adds the position in
-    `pictures` of each crop's photograph, which is also the label that `photo-patches` takes as condition,
+    windows and for canvases makes both show the same kind of content. `upright` takes vertical bands. `return_photos`
+    adds the position in `pictures` of each crop's photograph, which is also the label that `photo-patches` takes as
+    condition,
     and the group for statistics whose samples are photographs rather than crops.
 
     Raises ShapeError where the shape is not (3, H, W) or fits no band at the largest scale, ParameterError on
@@ -124,7 +132,7 @@ def wide_crops(
     >>> tuple(crops.shape)
     (14, 3, 24, 96)
     """
-    bands = photographs(split, pictures)
+    bands = photographs(split, pictures, upright)
     if len(shape) != 3 or shape[0] != 3 or min(shape) < 1:
         raise ShapeError(f"a crop has shape (3, H, W), got {tuple(shape)}", shape=tuple(shape))
     if n < 1:

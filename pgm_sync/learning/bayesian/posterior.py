@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import ParameterError
 from ...gaussian import canonical_correlations
 from ...graph.factor_graph import FactorGraph, Name
+from ...tables import in_notebook
 from ..problem import Problem, potentials
 from ..record import Fit
 from ..selection import select_covariance
@@ -56,6 +57,9 @@ class BayesianFit:
     def __repr__(self) -> str:
         chains, draws = self.draws.log_density.shape
         return f"BayesianFit({chains} x {draws} draws of {self.problem.graph!r}; {self.diagnostics})"
+
+    def _repr_html_(self) -> str:
+        return in_notebook("bayesian_fit", self)
 
     def __len__(self) -> int:
         """Number of draws, of all chains together."""
