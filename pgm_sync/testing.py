@@ -291,11 +291,11 @@ class DenoiserTests:
         raise NotImplementedError
 
     def posterior_mean(self, noisy: Tensor, level: NoiseLevel) -> Tensor | None:
-        """Oracle: ``E[x_0 | x_t]`` in closed form, where there is one."""
+        """Oracle: ``E[x_0 | x_t]`` of `noisy` at a `level` in closed form, where there is one."""
         return None
 
     def level(self, alpha: float | Tensor, sigma: float | Tensor) -> NoiseLevel:
-        """The noise level; a network's has a timestep too."""
+        """The noise level of `alpha` and `sigma`; a network's has a timestep too."""
         return NoiseLevel(alpha, sigma)
 
     def features(self) -> LinearMap:
@@ -304,7 +304,7 @@ class DenoiserTests:
         return Features.orthonormalise(_normal(min(2, math.prod(shape)), *shape, seed=2))
 
     def states(self, *batch: int) -> Iterator[tuple[Tensor, NoiseLevel]]:
-        """Noisy states of some clean contents at every level."""
+        """Noisy states of some clean contents at every level, with `batch` dimensions."""
         for k, (alpha, sigma) in enumerate(self.coordinates):
             count = math.prod(batch)
             clean = self.clean(max(count, 1), torch.Generator().manual_seed(k))[:count]

@@ -135,6 +135,8 @@ def faults(full_name: str, thing: Any) -> list[str]:
             said = doc + (inspect.getdoc(getattr(thing, name)) or "")
             if silent := raises(method) - named(said, thing):
                 found.append(f"does not say that its {name} raises {', '.join(sorted(silent))}")
+            if missing := [p for p in parameters(method) if not re.search(rf"\b{p}\b", said)]:
+                found.append(f"does not mention {', '.join(missing)} of its {name}")
             if not (inspect.getdoc(getattr(thing, name)) or ""):
                 found.append(f"has a method {name} without a docstring")
     return found

@@ -56,7 +56,10 @@ class Denoiser(abc.ABC):
         level: NoiseLevel,
         condition: Any = None,
     ) -> Tensor:  # (*batch, *shape)
-        """The posterior mean of the clean content, in the shape of `noisy`."""
+        """The posterior mean of the clean content at a `level`, in the shape of `noisy` ``(*batch, *shape)``.
+
+        `condition` is what the denoiser takes as one: a label, an embedding, or None.
+        """
 
     def predict(
         self,
@@ -64,7 +67,10 @@ class Denoiser(abc.ABC):
         level: NoiseLevel,
         condition: Any = None,
     ) -> Tensor:
-        """The raw prediction, of type `prediction_type`; a network's own output, unconverted."""
+        """The raw prediction of `noisy` at a `level`, of type `prediction_type`; a network's own output, unconverted.
+
+        `condition` as of `denoise`.
+        """
         return self.denoise(noisy, level, condition)
 
     def posterior(

@@ -88,9 +88,9 @@ class DiffusersDenoiser(PredictingDenoiser):
         )
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The model's own output, with a learned variance in its second half if it has one.
+        """The model's own output for `noisy`, with a learned variance in its second half if it has one.
 
-        Raises ShapeError, DtypeError on a state that does not fit, ParameterError on a level without
+        Raises ShapeError, DtypeError on a state that does not fit, ParameterError on a `level` without
         timestep.
         """
         batch = check_noisy(self, noisy)

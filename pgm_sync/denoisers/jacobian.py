@@ -81,7 +81,7 @@ class JacobianDenoiser(Denoiser):
         condition: Any = None,
         features: LinearMap | None = None,
     ) -> DenoisedPosterior:
-        """Mean, and ``(*batch, r, r)``.
+        """Mean of the content under a `condition`, and covariance ``(*batch, r, r)`` of r `features` of it (Eq. 4).
 
         Raises UnsupportedError where the denoiser has no derivative of the kind asked for, NotFiniteError where it
         has NaN; and as `denoise`.

@@ -107,9 +107,16 @@ class MixtureDenoiser(ComponentDenoiser):
     ) -> MixtureDenoiser:
         """Fit by expectation maximisation (scikit-learn) in the leading `rank` principal components.
 
-        Outside that space the content is Gaussian and isotropic, with the variance that was left out. With
-        `labels`, every class gets `components` components of its own and its share of the weight. `reg_covar`
-        is added to every variance; it is the grain that samples keep.
+        `data` is ``(n, *shape)``. Outside that space the content is Gaussian and isotropic, with the variance that was
+        left out. With `labels` ``(n)``, every class gets `components` components of its own and its share of the
+        weight. `reg_covar` is added to every variance; it is the grain that samples keep. At most `max_iter`
+        iterations, from `seed`.
+
+        >>> import torch, pgm_sync as ps
+        >>> data = torch.tensor([[-1.1], [-0.9], [0.8], [1.0], [1.2]])
+        >>> fitted = ps.MixtureDenoiser.fit(data, components=2)
+        >>> fitted.denoise(torch.tensor([0.5]), ps.NoiseLevel(alpha=1.0, sigma=1000.0))  # the mean of the data
+        tensor([0.2000])
 
         Raises ParameterError, ShapeError, NotFiniteError on the data.
         """
@@ -156,7 +163,7 @@ class MixtureDenoiser(ComponentDenoiser):
         )
 
     def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
-        """Write one safetensors file, numbers in `dtype` (float16 halves it); `load` reads it back."""
+        """Write one safetensors file at `path`, numbers in `dtype` (float16 halves it); `load` reads it back."""
         from safetensors.torch import save
 
         # Variances go in as standard deviations: 1e-8 underflows in half precision, its root does not.
@@ -177,7 +184,7 @@ class MixtureDenoiser(ComponentDenoiser):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> MixtureDenoiser:
-        """Read what `save` wrote.
+        """Read what `save` wrote at `path`.
 
         Raises SavedFileError where the file is no saved mixture, or of another format version.
         """

@@ -44,7 +44,7 @@ class PredictingDenoiser(Denoiser):
 
     @abc.abstractmethod
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The raw prediction, of type `prediction_type`, unconverted."""
+        """The raw prediction of `noisy` at a `level` under a `condition`, of type `prediction_type`, unconverted."""
 
     def denoise(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
         """``E[x_0 | x_t]``, converted from the prediction.

@@ -123,8 +123,9 @@ class Scoreboard:
     ) -> None:
         """Add a cell, and write the file.
 
-        Raises DuplicateNameError where there is one already, unless `replace`; NotFiniteError on a value that is NaN
-        or infinite; ParameterError on a direction that is none, or differs from the metric's in this task.
+        `task`, `method`, `metric`, `estimate`, `better`, `cost` and `note` as of `Cell`. Raises DuplicateNameError
+        where there is one already, unless `replace`; NotFiniteError on a value that is NaN or infinite; ParameterError
+        on a direction that is none, or differs from the metric's in this task.
         """
         cell = Cell(task, method, metric, estimate, better, cost, note)
         if cell.key in self.cells and not replace:
@@ -193,7 +194,7 @@ class Scoreboard:
         return found
 
     def write(self, folder: str | Path, name: str = "scoreboard") -> list[Path]:
-        """Write ``name.md``, ``name.csv`` and ``name.json``, each whole or not at all; returns the paths."""
+        """Write ``name.md``, ``name.csv``, ``name.json`` into `folder`, each whole or not at all; returns the paths."""
         made = {".md": self.to_markdown(), ".csv": self.to_csv(), ".json": self.to_json()}
         paths = [Path(folder) / f"{name}{suffix}" for suffix in made]
         for path, text in zip(paths, made.values(), strict=True):

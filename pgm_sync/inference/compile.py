@@ -98,7 +98,7 @@ class Plan:
                 )
 
     def structure(self, matrix_evidence: Iterable[Name] = ()) -> Structure:
-        """The elimination for evidence that is a matrix on the given nodes or Likelihood factors."""
+        """The elimination for evidence that is a matrix on the nodes or Likelihood factors in `matrix_evidence`."""
         key = frozenset(matrix_evidence)
         if key not in self._structures:
             terms = [term.sites.numpy() for term in self.joints]
@@ -121,7 +121,10 @@ class Plan:
         return self._constants[key]
 
     def assemble(self, unary: Unary, matrices: list[JointTerm], structure: Structure) -> System:
-        """The system of the graph under one set of evidence, in the evidence's dtype and on its device."""
+        """The system of the graph under one set of evidence, in the evidence's dtype and on its device.
+
+        `unary` and `matrices` are the evidence as `read_evidence` gives it, `structure` the elimination for it.
+        """
         dtype, device = unary.eta.dtype, unary.eta.device
         constants = self.constants(dtype, device)
         diagonal = constants.diagonal + unary.precision

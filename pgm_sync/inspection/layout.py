@@ -34,7 +34,7 @@ class Layout(NamedTuple):
     boxes: dict[Name, Point]  # width and height of variables that are drawn as a box: canvases
 
     def anchor(self, name: Name, towards: Point) -> Point:
-        """Where an edge from `towards` meets a node: its position, or the nearest point of its box."""
+        """Where an edge from `towards` meets the node `name`: its position, or the nearest point of its box."""
         x, y = self.positions[name]
         if name not in self.boxes:
             return x, y

@@ -47,7 +47,7 @@ class Symmetry:
     maps: Mapping[Name, LinearMap] | LinearMap | None = None
 
     def map(self, name: Name, shape: tuple[int, ...]) -> LinearMap:
-        """What happens to the content of a trajectory."""
+        """What happens to the content of the trajectory `name`, of a `shape`."""
         chosen = self.maps.get(name) if isinstance(self.maps, Mapping) else self.maps
         return Identity(shape) if chosen is None else chosen
 

@@ -72,11 +72,11 @@ class LinearMap(Spec, abc.ABC):
 
     @abc.abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """Map ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``."""
+        """Map x ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``."""
 
     @abc.abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        """Map ``(*batch, *out_shape)`` to ``(*batch, *in_shape)`` by the transpose."""
+        """Map y ``(*batch, *out_shape)`` to ``(*batch, *in_shape)`` by the transpose."""
 
     @property
     def in_size(self) -> int:
@@ -89,7 +89,7 @@ class LinearMap(Spec, abc.ABC):
         return math.prod(self.out_shape)
 
     def dense(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
-        """The matrix ``(out_size, in_size)``; meant for small maps and for tests."""
+        """The matrix ``(out_size, in_size)`` in `dtype` on `device`; meant for small maps and for tests."""
         rows = torch.eye(self.out_size, dtype=dtype, device=device).reshape(self.out_size, *self.out_shape)
         return self.adjoint(rows).reshape(self.out_size, self.in_size)
 

@@ -65,7 +65,10 @@ class BetheDenoiser(Denoiser):
             )
 
     def denoise(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """``sum_k c_k A_k' m_k(A_k x)``. Raises ShapeError, DtypeError."""
+        """``sum_k c_k A_k' m_k(A_k x)`` of `noisy` x at a `level`, every part under the same `condition`.
+
+        Raises ShapeError, DtypeError.
+        """
         check_noisy(self, noisy)
         out = torch.zeros_like(noisy)
         for view, denoiser, count in self.parts:

@@ -82,11 +82,11 @@ class Potential(Spec, abc.ABC):
         """The contribution to the joint precision and eta, for ends of these shapes, float64."""
 
     def marginals(self, shapes: Sequence[Shape]) -> Sequence[Marginal | None]:
-        """The marginal of each end under g, where the potential states one (copula potentials do)."""
+        """The marginal under g of each end, of these `shapes`, where the potential states one (as copulas do)."""
         return [None] * len(shapes)
 
     def check(self, factor: Any, shapes: Sequence[Shape]) -> None:
-        """Pass where the potential can join such ends. Raises ShapeError or ParameterError naming `factor`."""
+        """Pass where ends of such `shapes` can be joined. Raises ShapeError or ParameterError naming `factor`."""
         if self.ends is not None and len(shapes) != self.ends:
             raise ParameterError(
                 f"factor {factor!r}: {type(self).__name__} joins {self.ends} trajectories, not {len(shapes)}",

@@ -167,7 +167,7 @@ class Attachment:
     def noise(self, num_samples: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal noise for all rows, shared and correlated as the joint denoiser takes it to be.
 
-        For pipelines that take ``latents=``, which they scale themselves; `num_samples` joint samples.
+        For pipelines that take ``latents=``, which they scale themselves; `num_samples` joint samples, in `dtype`.
         """
         generator = torch.Generator().manual_seed(seed)
         shape = (num_samples, *self.rows.shape)
@@ -183,7 +183,7 @@ class Attachment:
         return self.rows.mapped(noise, self._follow) if self.shares_noise else noise
 
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
-        """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
+        """What the hooked `scheduler` does for a `call` in the place of `stock`, its class's ``step``."""
         start = time.perf_counter()
         if scheduler.timesteps is not self._schedule:  # set anew by every run
             self._new_run(scheduler.timesteps)

@@ -68,7 +68,7 @@ class Carriers(NamedTuple):
     def gather(
         self, values: Mapping[Name, Tensor], weights: Mapping[Name, Tensor] | None = None
     ) -> list[Tensor]:
-        """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from a value ``(batch, *shape)`` per trajectory.
+        """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from `values` ``(batch, *shape)`` by trajectory.
 
         `weights`, a partition of unity ``(D_i,)``, take the place of the graph's own.
         """
@@ -86,12 +86,15 @@ class Carriers(NamedTuple):
         return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
 
     def complete(self, values: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
-        """Values of all trajectories, and with them those of the hidden canvases that they show."""
+        """`values` of all trajectories, and with them those of the hidden canvases that they show."""
         states = self.gather(values)
         return {name: values[name] if name in values else self.view(states, name) for name in self.views}
 
     def first(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
-        """One value per site of every carrier: that of the first trajectory that shows it. White noise stays white."""
+        """One value per site of every carrier, of `values` by trajectory: that of the first trajectory that shows it.
+
+        White noise stays white.
+        """
         out: dict[int, Tensor] = {}
         for name in reversed(list(values)):
             view, value = self.views[name], values[name]

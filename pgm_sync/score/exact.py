@@ -139,11 +139,11 @@ class NoisyMixture:
         self.white = MixtureDenoiser(weights, means @ inverse.T, inverse @ covariances @ inverse.T)
 
     def denoise(self, noisy: Tensor, level: NoiseLevel) -> Tensor:  # (n, D)
-        """Exact ``E[x_0 | x_t]``."""
+        """Exact ``E[x_0 | x_t]`` of `noisy` ``(n, D)`` at a `level`."""
         return self.white.denoise(noisy @ self.inverse.T.to(noisy), level) @ self.root.T.to(noisy)
 
     def log_density(self, noisy: Tensor, level: NoiseLevel) -> Tensor:  # (n, D) -> (n)
-        """log density of x_t."""
+        """Log density ``(n)`` of x_t, `noisy` ``(n, D)``, at a `level`."""
         weights, means, covariances = component_moments(self.white)
         eye = torch.eye(means.shape[1], dtype=means.dtype)
         spread = level.alpha**2 * covariances + level.sigma**2 * eye

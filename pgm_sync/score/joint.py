@@ -217,7 +217,7 @@ class JointDenoiser:
         return self.on_canvas or self.carriers.shared or self.noise is not None
 
     def correlated(self, white: Sequence[Tensor]) -> list[Tensor]:
-        """White noise ``(batch, *shape)`` per carrier, correlated as `noise_correlation` says (Eq. 5')."""
+        """`white` noise ``(batch, *shape)`` per carrier, correlated as `noise_correlation` says (Eq. 5')."""
         if not self.correlates or self.noise is None:
             return list(white)
         return noise_models.correlate(self.noise, self.reduction, white, self.carriers)
@@ -245,7 +245,10 @@ class JointDenoiser:
     def ask(
         self, denoisers: Mapping[Name, Denoiser], noisy: Mapping[Name, Tensor], level: NoiseLevel
     ) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
-        """What a call needs of every trajectory's denoiser: means ``(batch, *shape)``, and covariances where wanted."""
+        """What a call needs of every trajectory's denoiser: means ``(batch, *shape)``, and covariances where wanted.
+
+        `denoisers` and `noisy` are by trajectory, all at one `level`.
+        """
         wanted = self.needs_covariance
         means, covariances = {}, {}
         for name, x in noisy.items():

@@ -46,10 +46,10 @@ class PosteriorCovariance(Setting):
         return denoiser
 
     def check(self, sizes: Mapping[Name, int]) -> None:
-        """Raises where this does not fit trajectories coupled in so many features each."""
+        """Pass where this fits trajectories coupled in `sizes` ``{name: features}``. Raises elsewhere."""
 
     def scale(self, name: Name, level: NoiseLevel) -> Tensor | None:
-        """Factors on the variance, ``()`` or ``(r,)``, of each feature of a trajectory; None: as it is."""
+        """Factors on the variance, ``()`` or ``(r,)``, of features of the trajectory `name` at a `level`; None: 1."""
         return None
 
 

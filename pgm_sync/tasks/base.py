@@ -113,7 +113,7 @@ class Task(abc.ABC):
         """The first is the main one."""
 
     def conditions(self, seeds: Sequence[int]) -> Any:
-        """What denoisers are conditioned on, one row per seed: for `ps.sample`. By default nothing."""
+        """What denoisers are conditioned on, one row per seed in `seeds`: for `ps.sample`. By default nothing."""
         return None
 
     def initial_noise(self, seeds: Sequence[int], steps: int, graph: FactorGraph) -> Mapping[Name, Tensor] | None:
@@ -133,9 +133,12 @@ class Task(abc.ABC):
         return None
 
     def files(self, content: Tensor, folder: Path) -> list[Path]:
-        """Write results in formats of their own, beside the sheet of pictures; returns the paths. By default none."""
+        """Write `content` in formats of its own into `folder`, beside the sheet of pictures; returns the paths.
+
+        By default none.
+        """
         return []
 
     def pictures(self, content: Tensor) -> Tensor:
-        """Results as pictures, ``(n, 1 or 3, H, W)`` in [0, 1]."""
+        """`content` as pictures, ``(n, 1 or 3, H, W)`` in [0, 1]."""
         return (content.float().cpu() * 0.5 + 0.5).clamp(0, 1)

@@ -55,14 +55,14 @@ class Classifier(nn.Module):
         return output
 
     def save(self, path: Path) -> None:
-        """Write float16 weights."""
+        """Write float16 weights to `path`."""
         weights = {key: value.half().contiguous() for key, value in self.state_dict().items()}
         about = {name: json.dumps(getattr(self, name)) for name in ("shape", "classes", "widths")}
         save_file(weights, path, metadata=about)
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
-        """Read a saved classifier, in float32 and without gradients of its weights. Raises SavedFileError."""
+        """Read a classifier saved at `path`, in float32 and without gradients of its weights. Raises SavedFileError."""
         try:
             with safe_open(path, "pt") as file:
                 about: dict[str, Any] = {key: json.loads(value) for key, value in file.metadata().items()}

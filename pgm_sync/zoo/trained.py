@@ -52,7 +52,7 @@ class TrainedDenoiser(DiffusersDenoiser):
         return list(range(len(self.classes)))
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The predicted velocity, of the state scaled to be variance preserving."""
+        """The predicted velocity of `noisy`, scaled to be variance preserving."""
         check_noisy(self, noisy)
         labels = torch.as_tensor(len(self.classes) if condition is None else condition)
         null = len(self.classes)  # a condition too, so that batches may mix it with classes

@@ -59,7 +59,7 @@ class Atlas:
         return 1 + max(int(s.max()) for s in self.sites.values())
 
     def tied(self, name: str) -> np.ndarray:
-        """``(h, w)`` bool: pixels that show a texel."""
+        """``(h, w)`` bool: pixels of the view `name` that show a texel."""
         return self.sites[name] < len(self.shown)
 
     @property
@@ -85,7 +85,7 @@ class Atlas:
         }
 
     def overlap(self, a: str, b: str) -> int:
-        """How many texels two views show both."""
+        """How many texels the views `a` and `b` show both."""
         first, second = (self.sites[name][self.tied(name)] for name in (a, b))
         return len(np.intersect1d(first, second))
 
@@ -110,7 +110,7 @@ class Atlas:
         return filled(self.texels, self.shown, canvas[..., : len(self.shown)], self._filling)
 
     def canvas(self, textures: Tensor, background: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Textures ``(*batch, H, W)`` as canvases ``(*batch, sites)``, the inverse of `texture` on shown texels.
+        """`textures` ``(*batch, H, W)`` as canvases ``(*batch, sites)``, the inverse of `texture` on shown texels.
 
         `background`, ``{view: (*batch, h, w)}``, is what the pixels show that belong to one view alone; they are 0
         without. Raises ShapeError.

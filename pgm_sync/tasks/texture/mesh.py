@@ -93,11 +93,11 @@ class Surface:
         return extra.intersector(self.mesh)
 
     def barycentric(self, face: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Barycentric coordinates ``(n, 3)`` of points on faces, clipped to the triangle."""
+        """Barycentric coordinates ``(n, 3)`` of `points` ``(n, 3)`` on faces `face`, clipped to the triangle."""
         return _barycentric(self.corners[face], points)
 
     def at(self, values: np.ndarray, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-        """Values per vertex ``(V, k)`` interpolated to ``(n, k)``."""
+        """`values` per vertex ``(V, k)`` interpolated to ``(n, k)``, on faces `face` at `barycentric` coordinates."""
         return (values[self.faces[face]] * barycentric[:, :, None]).sum(1)
 
     def stretch(self) -> tuple[float, float]:
@@ -117,7 +117,7 @@ class Surface:
         return float(u), float(v)
 
     def texels(self, size: tuple[int, int]) -> Texels:
-        """What the texels of an atlas of ``(height, width)`` show."""
+        """What the texels of an atlas of `size` ``(height, width)`` show."""
         h, w = size
         flat = np.concatenate([self.uv, np.zeros((len(self.uv), 1))], 1)
         sheet = extra.intersector(extra.trimesh().Trimesh(flat, self.faces, process=False))
