@@ -13,7 +13,7 @@ import pgm_sync as ps
 from pgm_sync import zoo
 from pgm_sync.metrics import energy_distance, far_correlation
 from pgm_sync.peers import gaussian_weights
-from pgm_sync.tasks.demo import hard_cut
+from pgm_sync.peers.projection import projection
 
 SHAPE, WINDOW, STRIDE, STEPS, CROPS = (3, 24, 96), 24, 18, 60, 2000
 
@@ -69,7 +69,8 @@ def build(quick: bool) -> str:
 
     for name, (graph, options) in tqdm(methods.items()):
         result = ps.sample(graph, denoiser, scheduler, STEPS, n, 0, progress=False, **options)
-        pictures = hard_cut(averaging, result.samples) if graph is alone else result.samples["canvas"]
+        cut = projection(averaging).composed(result.samples, "nearest")[0] if graph is alone else None
+        pictures = result.samples["canvas"] if cut is None else cut
         add(name, pictures, f"{result.timing['engine'] / result.timing['total']:.0%}")
     add("held-out photographs (floor)", floor)
     return (

@@ -72,7 +72,7 @@ axes[2].legend(loc="lower left")
 plt.show()
 
 # %%
-# In numbers, with the prediction of the theory (:doc:`/theory/joint_model`) beside each.
+# In numbers, with the prediction of the theory (:doc:`/theory/averaging`) beside each.
 
 
 def measure(pairs: torch.Tensor) -> tuple[float, float]:

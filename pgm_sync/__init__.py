@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         GuidedDenoiser,
         JacobianDenoiser,
         MixtureDenoiser,
+        MotionDenoiser,
     )
     from .errors import PgmSyncError
     from .gaussian import Gaussian
@@ -30,6 +31,23 @@ if TYPE_CHECKING:
     )
     from .inference import Elements, Plan, Posterior, compile, infer, margin, walk_summability
     from .inspection.correlations import CorrelationTable, correlations
+    from .inspection.coupling import CouplingTable, coupling
+    from .inspection.inspect import Inspection, inspect
+    from .inspection.live import LiveView
+    from .inspection.partial import PartialCorrelationTable, partial_correlations
+    from .inspection.questions import (
+        Culprits,
+        InfluenceTable,
+        Removal,
+        Separation,
+        culprits,
+        influence,
+        removal,
+        separation,
+        without,
+    )
+    from .inspection.recorder import Recorder
+    from .inspection.recording import Recording
     from .learning import (
         FeatureMoments,
         Fit,
@@ -82,6 +100,7 @@ if TYPE_CHECKING:
         attach,
         decode_latents,
         encode_images,
+        invert,
         sample,
         sampling_steps,
         synchronize,
@@ -111,7 +130,9 @@ __all__ = [
     "Composition",
     "Correlation",
     "CorrelationTable",
+    "CouplingTable",
     "Crop",
+    "Culprits",
     "DenoisedPosterior",
     "Denoiser",
     "DiffusersDenoiser",
@@ -130,6 +151,8 @@ __all__ = [
     "GaussianDenoiser",
     "GuidedDenoiser",
     "Identity",
+    "InfluenceTable",
+    "Inspection",
     "Jacobian",
     "JacobianDenoiser",
     "JointDenoiser",
@@ -137,23 +160,30 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "LinearMap",
-    "Lookup",
+    "LiveView",
     "LockstepResult",
     "LockstepState",
+    "Lookup",
     "Mask",
     "MixtureDenoiser",
+    "MotionDenoiser",
     "NoiseLevel",
+    "PartialCorrelationTable",
     "Permutation",
     "PgmSyncError",
     "Plan",
     "Posterior",
     "Potential",
     "Quadratic",
+    "Recorder",
+    "Recording",
+    "Removal",
     "Resample",
     "Rotate",
     "SampleResult",
     "SamplingState",
     "Scaled",
+    "Separation",
     "SparseMap",
     "Stationary",
     "Surrogate",
@@ -169,6 +199,8 @@ __all__ = [
     "compile",
     "complete_graph",
     "correlations",
+    "coupling",
+    "culprits",
     "decode_latents",
     "encode_images",
     "epsilon_from_denoised",
@@ -176,25 +208,32 @@ __all__ = [
     "from_trajectory_graph",
     "grid_graph",
     "infer",
+    "influence",
+    "inspect",
+    "invert",
     "learn_structure",
     "margin",
     "mirror",
+    "partial_correlations",
     "pca_features",
+    "removal",
     "ring_graph",
     "sample",
     "sampling_steps",
     "score_from_denoised",
+    "separation",
     "star_graph",
     "synchronize",
     "walk_summability",
     "wide_canvas",
+    "without",
 ]
 
 # Names are imported when first used (PEP 562): `pgm-sync --help` need not wait for torch.
 _MODULES = {
     "denoisers": (
         "DenoisedPosterior Denoiser DiffusersDenoiser EmpiricalDenoiser FunctionDenoiser "
-        "GaussianDenoiser GuidedDenoiser JacobianDenoiser MixtureDenoiser"
+        "GaussianDenoiser GuidedDenoiser JacobianDenoiser MixtureDenoiser MotionDenoiser"
     ),
     "errors": "PgmSyncError",
     "gaussian": "Gaussian",
@@ -204,6 +243,15 @@ _MODULES = {
     ),
     "inference": "Elements Plan Posterior compile infer margin walk_summability",
     "inspection.correlations": "CorrelationTable correlations",
+    "inspection.coupling": "CouplingTable coupling",
+    "inspection.inspect": "Inspection inspect",
+    "inspection.live": "LiveView",
+    "inspection.partial": "PartialCorrelationTable partial_correlations",
+    "inspection.questions": (
+        "Culprits InfluenceTable Removal Separation culprits influence removal separation without"
+    ),
+    "inspection.recorder": "Recorder",
+    "inspection.recording": "Recording",
     "learning": (
         "FeatureMoments Fit Stationary Symmetry canonical_features choose_features "
         "choose_noise_correlation compare_graphs fit learn_structure mirror pca_features"
@@ -216,7 +264,7 @@ _MODULES = {
     "potentials": "Attraction Correlation Equality Evidence JointGaussian Likelihood Potential Quadratic",
     "sampling": (
         "Call Langevin LockstepResult LockstepState Resample SampleResult SamplingState attach decode_latents "
-        "encode_images sample sampling_steps synchronize"
+        "encode_images invert sample sampling_steps synchronize"
     ),
     "score": (
         "Annealed CanvasWeights FromDenoiser Jacobian JointDenoiser Scaled Surrogate Tilt "

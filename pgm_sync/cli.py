@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .tasks.demo import WideRun
+    from .tasks.demo import Demo
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 BAD_INPUT = 2
@@ -84,13 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in OPTIONS.items():
         demo.add_argument(
             f"--{name}",
-            dest="num_samples" if name == "samples" else name,
             type=str if name == "device" else int,
-            default=argparse.SUPPRESS,  # the defaults are those of WideConfig, imported only when it runs
+            default=argparse.SUPPRESS,  # the defaults are those of the task, imported only when it runs
             metavar="NAME" if name == "device" else "N",
             help=what,
         )
-    demo.add_argument("--wrap", action="store_true", help="close the pictures to 360 degrees")
+    wrap = "close the pictures to 360 degrees"
+    demo.add_argument("--wrap", action="store_true", default=argparse.SUPPRESS, help=wrap)
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
     demo.set_defaults(run=_demo)
 
@@ -123,9 +122,19 @@ def _parser() -> argparse.ArgumentParser:
     graph.add_argument("file", type=Path, metavar="FILE", help=".safetensors or .json, written by graph.save")
     graph.set_defaults(run=_graph)
 
-    inspect = commands.add_parser("inspect", help="print the correlations of a saved fitted graph")
-    inspect.add_argument("file", type=Path, metavar="FILE", help="written by graph.save, or by the demo")
-    inspect.add_argument("--html", type=Path, metavar="OUT", help="also write a report with the graph drawn")
+    inspect = commands.add_parser(
+        "inspect",
+        help="print the correlations of a fitted graph or a run, and write a report",
+        description="Print the correlations of a saved graph, and write a report: the graph, what acts at which noise "
+        "level, what if a factor were cut, and, of a run, what happened step by step. The report is one file that "
+        "needs no network.",
+    )
+    inspect.add_argument(
+        "file", type=Path, metavar="FILE", help="written by graph.save, or the folder of a run, a demo or a recording"
+    )
+    inspect.add_argument("--compare", type=Path, metavar="OTHER", help="another of these, to compare with")
+    inspect.add_argument("--html", type=Path, metavar="OUT", help="where the report goes (default: beside FILE)")
+    inspect.add_argument("--open", action="store_true", help="open the report in a browser")
     inspect.set_defaults(run=_inspect)
     return parser
 
@@ -165,15 +174,19 @@ def _settings(given: Sequence[str]) -> dict[str, object]:
 
 def _run(arguments: argparse.Namespace) -> int:
     from . import tasks
-    from .tasks.run import sample_method, write_run
+    from .tasks.run import recorder, sample_method, write_run
 
     task = tasks.load(arguments.task, **_settings(arguments.set))
+    recorded = recorder(task, arguments.method)
+    watched: dict[str, Any] = {} if recorded is None else {"on_step": recorded}
     made = sample_method(
         task, arguments.method, arguments.samples, arguments.steps, arguments.seed, batch=arguments.batch,
-        progress=not arguments.quiet,
+        progress=not arguments.quiet, **watched,
     )  # fmt: skip
-    for path in write_run(task, arguments.method, made, arguments.steps, arguments.out):
+    recording = None if recorded is None else recorded.recording
+    for path in write_run(task, arguments.method, made, arguments.steps, arguments.out, recording):
         print(path)
+    print(f"\npgm-sync inspect {arguments.out} reports what its trajectories knew of each other")
     return 0
 
 
@@ -199,16 +212,18 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .tasks.demo import WideConfig, run
+    from .tasks.demo import SAMPLES, STEPS, run
+    from .tasks.wide import Wide
 
-    fields = {field.name for field in dataclasses.fields(WideConfig)}
-    config = WideConfig(**{name: value for name, value in vars(arguments).items() if name in fields})
+    given = {name: value for name, value in vars(arguments).items() if name in (*OPTIONS, "wrap")}
+    steps, samples = given.pop("steps", STEPS), given.pop("samples", SAMPLES)
+    task = Wide(**given)
 
-    def keep(stage: str, so_far: WideRun) -> None:
+    def keep(stage: str, so_far: Demo) -> None:
         for path in so_far.write(arguments.out, stage):
             print(path)
 
-    made = run(config, progress=not arguments.quiet, on_stage=keep)
+    made = run(task, steps, samples, task.seed, not arguments.quiet, keep)
     print(f"\n{made.summary()}\n\nopen {arguments.out / 'report.html'} in a browser")
     return 0
 
@@ -221,26 +236,21 @@ def _graph(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from .graph import FactorGraph
-    from .inspection.correlations import correlations
+    from .inspection.inspect import inspect
 
-    graph = FactorGraph.load(arguments.file)
-    table = correlations(graph)
-    print(table)
-    if arguments.html:
-        from .graph.serialization import write_atomically
-        from .inspection.report import report
-        from .learning import Fit
+    path, other = arguments.file, arguments.compare
+    command = f"pgm-sync inspect {path.name}" + (f" --compare {other.name}" if other else "")
+    names = (path.name, other.name if other else "")
+    found = inspect(path, other, names=names, command=command)
+    print(found)
+    if other:
+        print(f"\n{found.tables['difference']}")
+    out = arguments.html or (path / "inspection.html" if path.is_dir() else path.with_suffix(".html"))
+    print(f"\n{found.save(out)}")
+    if arguments.open:
+        import webbrowser
 
-        page = report(
-            f"Correlations of {arguments.file.name}",
-            graph=graph,
-            table=table,
-            parameters={"Fit": Fit.of(graph).settings()} if graph.graph.get("fit") else None,
-            command=f"pgm-sync inspect {arguments.file.name} --html {arguments.html.name}",
-        )
-        write_atomically(arguments.html, page.encode())
-        print(f"\n{arguments.html}")
+        webbrowser.open(out.resolve().as_uri())
     return 0
 
 

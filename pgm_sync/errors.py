@@ -7,7 +7,7 @@ from typing import Any
 
 
 def listed(names: Iterable[Any], most: int = 8) -> str:
-    """Names as messages show them: the first few, and how many more there are.
+    """Names as messages show them: the first `most` of `names`, and how many more there are.
 
     >>> listed(["left", 1, 2, 3], most=2)
     "'left', 1 and 2 more"
@@ -18,10 +18,17 @@ def listed(names: Iterable[Any], most: int = 8) -> str:
 
 
 class PgmSyncError(ValueError):
-    """Root of every error raised on purpose by this package.
+    """Root of every error raised on purpose by this package; a ValueError.
 
-    Keyword arguments given at construction become attributes, so that a caller can read the offending
-    node, factor, shape or step without parsing the message.
+    Keyword arguments given at construction (`data`) become attributes, so that a caller can read the offending
+    node, factor, shape or step without parsing the `message`.
+
+    >>> import pgm_sync as ps
+    >>> try:
+    ...     ps.Mask((4,), mask=[0, 1, 2, 1])
+    ... except ps.PgmSyncError as error:
+    ...     print(type(error).__name__, error.value)
+    ParameterError [0, 1, 2, 1]
     """
 
     def __init__(self, message: str, **data: Any):
@@ -121,6 +128,10 @@ class StepCountError(PgmSyncError):
 
 class SavedFileError(PgmSyncError):
     """A saved graph that is corrupted or of another format version."""
+
+
+class RecordingError(PgmSyncError):
+    """Contents that do not fit a recording's budget of bytes, a folder that holds another one, or a second run."""
 
 
 class MissingPackageError(PgmSyncError, ImportError):

@@ -19,9 +19,12 @@ class Gaussian(NamedTuple):
     ``f.marginalize(keep).log_density(a)`` integrates the other variables out;
     ``f.condition(index, b).log_density(a) == f.log_density((a, b))``.
 
-    >>> g = Gaussian.from_moments(torch.zeros(2), torch.eye(2))
-    >>> round(g.log_normalizer.item(), 6)
-    0.0
+    A prior N(0, 1) and an observation of 2 with variance 1:
+
+    >>> import torch, pgm_sync as ps
+    >>> prior, seen = (ps.Gaussian.from_moments(torch.tensor([mean]), torch.eye(1)) for mean in (0.0, 2.0))
+    >>> (prior + seen).mean, (prior + seen).covariance
+    (tensor([1.]), tensor([[0.5000]]))
     """
 
     precision: Tensor  # (*batch, n, n), symmetric
@@ -146,7 +149,13 @@ class Gaussian(NamedTuple):
 
 
 def as_real(value: Any, what: str) -> Tensor:
-    """`value` as a float64 tensor. Raises ParameterError for what is not numbers, DtypeError for complex ones."""
+    """`value` as a float64 tensor; `what` names it in messages.
+
+    Raises ParameterError for what is not numbers, DtypeError for complex ones.
+
+    >>> as_real([1, 2.5], "the mean")
+    tensor([1.0000, 2.5000], dtype=torch.float64)
+    """
     if torch.is_complex(value) if isinstance(value, Tensor) else _complex(value):
         raise DtypeError(f"{what} has complex numbers; real ones needed", value=value)
     try:
@@ -160,7 +169,14 @@ def _complex(value: Any) -> bool:
 
 
 def cholesky(matrix: Tensor, what: str) -> Tensor:
-    """Lower Cholesky factor, or CovarianceError that names the matrix and its smallest eigenvalue."""
+    """Lower Cholesky factor of symmetric positive definite ``matrix (*batch, n, n)``; `what` names it in messages.
+
+    Raises CovarianceError with the smallest eigenvalue where it is not positive definite, NotFiniteError on NaN.
+
+    >>> cholesky(torch.tensor([[4.0, 2.0], [2.0, 2.0]]), "the covariance")
+    tensor([[2., 0.],
+            [1., 1.]])
+    """
     factor, info = torch.linalg.cholesky_ex(matrix)
     if bool((info > 0).any()) or not torch.isfinite(factor).all():
         require_finite(matrix, what)
@@ -200,7 +216,14 @@ def _require_positions(index: Tensor, n: int, what: str) -> None:
 
 
 def require_symmetric(matrix: Tensor, what: str, tolerance: float = 1e-5) -> None:
-    """CovarianceError unless `matrix` is square and symmetric to `tolerance` times its largest entry."""
+    """Pass a square ``matrix (*batch, n, n)`` that is symmetric to `tolerance` times its largest entry.
+
+    `what` names it in messages. Raises CovarianceError (not symmetric), ShapeError (not square, empty), NotFiniteError.
+
+    >>> require_symmetric(torch.tensor([[1.0, 0.5], [0.4, 1.0]]), "the covariance")
+    Traceback (most recent call last):
+    pgm_sync.errors.CovarianceError: the covariance is not symmetric: entries differ by up to 0.1
+    """
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ShapeError(f"{what} of shape {tuple(matrix.shape)} is not square", got=tuple(matrix.shape))
     if not matrix.numel():
@@ -212,7 +235,14 @@ def require_symmetric(matrix: Tensor, what: str, tolerance: float = 1e-5) -> Non
 
 
 def require_finite(tensor: Tensor, what: str) -> None:
-    """NotFiniteError if `tensor` has NaN or infinite entries."""
+    """Pass a `tensor` without NaN or infinity; `what` names it in messages.
+
+    Raises NotFiniteError, with ``count`` and the position of the ``first``.
+
+    >>> require_finite(torch.tensor([1.0, float("nan")]), "the evidence of 'left'")
+    Traceback (most recent call last):
+    pgm_sync.errors.NotFiniteError: the evidence of 'left' has 1 NaN or infinite entries out of 2, the first at (1,)
+    """
     bad = ~torch.isfinite(tensor)
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
@@ -225,7 +255,14 @@ def require_finite(tensor: Tensor, what: str) -> None:
 
 
 def canonical_correlations(first: Tensor, cross: Tensor, second: Tensor) -> Tensor:
-    """Canonical correlations, descending; the blocks of a covariance are ``(*batch, r, r)``, ``(r, s)``, ``(s, s)``."""
+    """Canonical correlations between two vectors, descending, ``(*batch, min(r, s))``, from blocks of their covariance.
+
+    `first` is ``(*batch, r, r)``, `cross` ``(*batch, r, s)`` and `second` ``(*batch, s, s)``; the outer two positive
+    definite. Scales of the vectors do not matter:
+
+    >>> canonical_correlations(torch.eye(2), torch.diag(torch.tensor([0.5, 1.8])), 4 * torch.eye(2))
+    tensor([0.9000, 0.2500])
+    """
     left, right = torch.linalg.cholesky(first), torch.linalg.cholesky(second)
     half = torch.linalg.solve_triangular(left, cross, upper=False)
     return torch.linalg.svdvals(torch.linalg.solve_triangular(right, half.mT, upper=False))

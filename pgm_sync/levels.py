@@ -18,7 +18,8 @@ class NoiseLevel(NamedTuple):
     Variance preserving: ``alpha**2 + sigma**2 = 1``; variance exploding: ``alpha = 1``; flow:
     ``alpha = 1 - sigma``.
 
-    >>> NoiseLevel(alpha=0.8, sigma=0.4).snr
+    >>> import pgm_sync as ps
+    >>> ps.NoiseLevel(alpha=0.8, sigma=0.4).snr  # alpha^2 / sigma^2
     4.0
     """
 
@@ -34,7 +35,7 @@ class NoiseLevel(NamedTuple):
 
 
 def variance_preserving(snr: float) -> NoiseLevel:
-    """The level with ``alpha**2 + sigma**2 = 1`` of a signal-to-noise ratio.
+    """The level with ``alpha**2 + sigma**2 = 1`` of a signal-to-noise ratio `snr` = ``alpha**2 / sigma**2`` >= 0.
 
     >>> level = variance_preserving(1.0)
     >>> level.alpha == level.sigma == 0.5**0.5
@@ -57,7 +58,9 @@ def normalised(level: NoiseLevel) -> tuple[NoiseLevel, float | Tensor]:
 
 
 def same_level(a: NoiseLevel, b: NoiseLevel, tolerance: float = SAME) -> bool:
-    """Whether two levels have one signal-to-noise ratio, up to the float32 rounding of schedulers.
+    """Whether levels `a` and `b` have one signal-to-noise ratio, up to the float32 rounding of schedulers.
+
+    `tolerance` is the relative difference that passes. Levels of tensors agree if every element does.
 
     >>> same_level(NoiseLevel(0.6, 0.8), NoiseLevel(1.0, 4 / 3)), same_level(NoiseLevel(0.6, 0.8), NoiseLevel(1.0, 1.0))
     (True, False)
@@ -67,6 +70,13 @@ def same_level(a: NoiseLevel, b: NoiseLevel, tolerance: float = SAME) -> bool:
 
 
 def expand(value: float | Tensor, like: Tensor, event_ndim: int) -> Tensor:
-    """`value`, a number or one number per batch element, shaped to broadcast against ``(*batch, *event)``."""
+    """`value`, a number or one number per batch element, shaped to broadcast against ``(*batch, *event)``.
+
+    `like` gives dtype and device, `event_ndim` the number of event axes.
+
+    >>> pictures = torch.ones(2, 3, 8, 8)
+    >>> expand(torch.tensor([0.6, 0.8]), like=pictures, event_ndim=3).shape
+    torch.Size([2, 1, 1, 1])
+    """
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return value.reshape(value.shape + (1,) * event_ndim) if value.ndim else value

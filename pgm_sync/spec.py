@@ -16,7 +16,18 @@ from .errors import DuplicateNameError, SavedFileError
 
 
 class Spec:
-    """A frozen dataclass whose fields are numbers, strings, tuples, tensors or other specifications."""
+    """A frozen dataclass whose fields are numbers, strings, tuples, tensors or other specifications.
+
+    Maps and potentials are such, so that `encode` can save them by the names of their classes.
+
+    >>> @dataclasses.dataclass(frozen=True, repr=False)
+    ... class Fade(Spec):
+    ...     strength: float = 0.5
+    >>> Fade(), decode(encode(Fade(0.25), {}), {}).strength
+    (Fade(strength=0.5), 0.25)
+
+    Raises DuplicateNameError for a class with the name of one of this package's.
+    """
 
     registry: ClassVar[dict[str, type[Spec]]] = {}
 
@@ -56,6 +67,12 @@ def encode(value: Any, tensors: dict[str, Tensor], keys: dict[Any, str] | None =
 
     With `keys`, handed to every call of one file, a tensor that several values hold is written once: safetensors
     refuses memory that is listed twice.
+
+    >>> tensors = {}
+    >>> encode((1, torch.zeros(2)), tensors), list(tensors)
+    ({'tuple': [1, {'tensor': 't0'}]}, ['t0'])
+
+    Raises SavedFileError for what cannot be saved.
     """
     keys = {} if keys is None else keys
     if value is None or isinstance(value, bool | int | float | str):
@@ -81,7 +98,13 @@ def encode(value: Any, tensors: dict[str, Tensor], keys: dict[Any, str] | None =
 
 
 def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `encode`. Raises SavedFileError on an unknown class or a missing tensor."""
+    """The inverse of `encode`: `value` is JSON data, `tensors` what it refers to.
+
+    >>> decode({"tuple": [1, {"tensor": "t0"}]}, {"t0": torch.zeros(2)})
+    (1, tensor([0., 0.]))
+
+    Raises SavedFileError on an unknown class or a missing tensor.
+    """
     if not isinstance(value, dict):
         return value
     if "spec" in value:  # first: a specification may have a field called tuple or tensor
@@ -107,7 +130,11 @@ def _decode_spec(value: dict[str, Any], tensors: dict[str, Tensor]) -> Spec:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two specifications (or fields of them) are equal by value, tensors bit for bit."""
+    """Whether two specifications `a` and `b` (or fields of them) are equal by value, tensors bit for bit.
+
+    >>> same((1, torch.zeros(2)), (1, torch.zeros(2))), same(torch.zeros(2), torch.zeros(2).double())
+    (True, False)
+    """
     if a is b:
         return True
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -121,12 +148,20 @@ def same(a: Any, b: Any) -> bool:
 
 
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
-    """A tensor as JSON data; floating values survive bit for bit (Python prints the shortest exact form)."""
+    """A `tensor` as JSON data; floating values survive bit for bit (Python prints the shortest exact form).
+
+    >>> tensor_to_json(torch.tensor([[1, 2]]))
+    {'dtype': 'int64', 'shape': [1, 2], 'data': [[1, 2]]}
+    """
     dtype = str(tensor.dtype).removeprefix("torch.")
     return {"dtype": dtype, "shape": list(tensor.shape), "data": tensor.tolist()}
 
 
 def tensor_from_json(data: dict[str, Any]) -> Tensor:
-    """The inverse of `tensor_to_json`."""
+    """The inverse of `tensor_to_json`, from its `data`.
+
+    >>> tensor_from_json({"dtype": "float32", "shape": [2], "data": [0.5, 1.0]})
+    tensor([0.5000, 1.0000])
+    """
     # The shape, because nested lists do not tell (0, 3) from (0,).
     return torch.tensor(data["data"], dtype=getattr(torch, data["dtype"])).reshape(data["shape"])

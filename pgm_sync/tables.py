@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
 
+from .errors import MissingPackageError
+
 Row = TypeVar("Row", bound=tuple)
 MOST_ROWS = 100  # that a notebook shows
 
@@ -20,8 +22,34 @@ def in_notebook(kind: str, shown: Any) -> str:
     return getattr(import_module("pgm_sync.inspection.notebook"), kind)(shown)
 
 
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> Any:
+    """A pandas DataFrame of one dictionary per row. Raises MissingPackageError without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingPackageError(
+            "a data frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
+        ) from error
+    return pandas.DataFrame(list(rows), columns=columns)
+
+
 class Table(Sequence[Row], Generic[Row], abc.ABC):
-    """A list of NamedTuples; a subclass says how one is shown: `head`, and `cells` of a row as texts."""
+    """A list of NamedTuples; a subclass says how one is shown: `head`, and `cells` of a row as texts.
+
+    It prints as a table, in notebooks too; `rows` are its elements.
+
+    >>> from typing import NamedTuple
+    >>> class Pair(NamedTuple):
+    ...     name: str
+    ...     rho: float
+    >>> class Pairs(Table[Pair]):
+    ...     head = ("pair", "rho")
+    ...     def cells(self, row):
+    ...         return row.name, f"{row.rho:+.2f}"
+    >>> Pairs([Pair("left - right", 0.8)])
+    pair          rho
+    left - right  +0.80
+    """
 
     head: ClassVar[tuple[str, ...]]
 
@@ -44,6 +72,10 @@ class Table(Sequence[Row], Generic[Row], abc.ABC):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary per row, for pandas.DataFrame or JSON."""
         return [row._asdict() for row in self.rows]  # type: ignore[attr-defined]
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one column per field of a row. Raises MissingPackageError without pandas."""
+        return frame(self.to_dicts(), list(self.rows[0]._fields) if self.rows else None)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         shown = [self.head, *map(self.cells, self.rows)]

@@ -41,7 +41,16 @@ __all__ = ["DenoiserTests", "MapTests", "PotentialTests", "dense_information", "
 
 
 class MapTests:
-    """Laws of a `LinearMap`; a subclass supplies one."""
+    """Laws of a `LinearMap`; a subclass supplies one.
+
+    As a class of a test module, which pytest collects:
+
+    >>> from pgm_sync.maps import Flip
+    >>> class TestMine(MapTests):
+    ...     def create(self):
+    ...         return Flip((1, 4, 6))
+    >>> TestMine().test_the_adjoint_is_the_transpose()
+    """
 
     def create(self) -> LinearMap:
         """The map under test; small, its dense matrix is formed."""
@@ -125,7 +134,19 @@ class MapTests:
 
 
 class PotentialTests:
-    """Laws of a `Potential` with a density; a subclass supplies one, its ends, and an independent oracle."""
+    """Laws of a `Potential` with a density; a subclass supplies one, its ends, and an independent oracle.
+
+    As a class of a test module, which pytest collects:
+
+    >>> from pgm_sync.potentials import Attraction
+    >>> class TestMine(PotentialTests):
+    ...     shapes = [(2,), (2,)]
+    ...     def create(self):
+    ...         return Attraction(3.0)
+    ...     def log_density(self, contents):
+    ...         return -1.5 * (contents[0] - contents[1]).square().sum(-1)
+    >>> TestMine().test_log_density_equals_the_oracle()
+    """
 
     shapes: Sequence[Shape]  # what the factor sees of each end; small
     ratio: bool = True  # with stated marginals: psi = g / prod_i g_i, the copula of Eq. 1
@@ -242,7 +263,18 @@ class PotentialTests:
 
 
 class DenoiserTests:
-    """Laws of a `Denoiser`; a subclass supplies one, and a sampler of contents it should be right about."""
+    """Laws of a `Denoiser`; a subclass supplies one, and a sampler of contents it should be right about.
+
+    As a class of a test module, which pytest collects:
+
+    >>> from pgm_sync.denoisers import GaussianDenoiser
+    >>> class TestMine(DenoiserTests):
+    ...     def create(self):
+    ...         return GaussianDenoiser(torch.zeros(3).double(), 4 * torch.eye(3).double())
+    ...     def clean(self, count, generator):
+    ...         return 2 * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    >>> TestMine().test_the_covariance_is_the_jacobian_of_the_mean()
+    """
 
     coordinates: Sequence[tuple[float, float]] = ((0.95, 0.3), (1.0, 2.0), (0.5, 0.5))  # (alpha, sigma)
     condition: Any = None
@@ -259,11 +291,11 @@ class DenoiserTests:
         raise NotImplementedError
 
     def posterior_mean(self, noisy: Tensor, level: NoiseLevel) -> Tensor | None:
-        """Oracle: ``E[x_0 | x_t]`` in closed form, where there is one."""
+        """Oracle: ``E[x_0 | x_t]`` of `noisy` at a `level` in closed form, where there is one."""
         return None
 
     def level(self, alpha: float | Tensor, sigma: float | Tensor) -> NoiseLevel:
-        """The noise level; a network's has a timestep too."""
+        """The noise level of `alpha` and `sigma`; a network's has a timestep too."""
         return NoiseLevel(alpha, sigma)
 
     def features(self) -> LinearMap:
@@ -272,7 +304,7 @@ class DenoiserTests:
         return Features.orthonormalise(_normal(min(2, math.prod(shape)), *shape, seed=2))
 
     def states(self, *batch: int) -> Iterator[tuple[Tensor, NoiseLevel]]:
-        """Noisy states of some clean contents at every level."""
+        """Noisy states of some clean contents at every level, with `batch` dimensions."""
         for k, (alpha, sigma) in enumerate(self.coordinates):
             count = math.prod(batch)
             clean = self.clean(max(count, 1), torch.Generator().manual_seed(k))[:count]
@@ -398,7 +430,9 @@ class DenoiserTests:
 
 
 def dense_information(potential: Potential, shapes: Sequence[Shape]) -> Gaussian:
-    """psi as one Gaussian over the contents of all ends, flattened and concatenated in scope order.
+    """psi of a `potential` as one Gaussian over the contents of all ends, flattened and concatenated in scope order.
+
+    `shapes` are what the factor sees of each end.
 
     >>> from pgm_sync.potentials import Attraction
     >>> dense_information(Attraction(2.0), [(1,), (1,)]).precision.tolist()
@@ -417,7 +451,12 @@ def dense_information(potential: Potential, shapes: Sequence[Shape]) -> Gaussian
 
 
 def saved_and_loaded(spec: S) -> S:
-    """A map or potential after a trip through a file's text."""
+    """A map or potential, the `spec`, after a trip through a file's text.
+
+    >>> from pgm_sync.potentials import Attraction
+    >>> saved_and_loaded(Attraction(2.0))
+    Attraction(precision=2.0)
+    """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(encode(spec, tensors))
     written = json.dumps({key: tensor_to_json(tensor) for key, tensor in tensors.items()})

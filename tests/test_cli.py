@@ -16,7 +16,7 @@ from pgm_sync.cli import OPTIONS, _parser, main
 from pgm_sync.denoisers import GaussianDenoiser
 from pgm_sync.graph import FactorGraph, chain_graph
 from pgm_sync.potentials import Correlation, JointGaussian
-from pgm_sync.tasks import demo
+from pgm_sync.tasks import demo, wide
 
 SMALL = "--width 12 --height 6 --stride 4 --modes 1 --steps 3 --samples 8 --quiet".split()
 
@@ -24,14 +24,10 @@ SMALL = "--width 12 --height 6 --stride 4 --modes 1 --steps 3 --samples 8 --quie
 @pytest.fixture
 def small_zoo(monkeypatch):
     """Windows of 6 x 6 pixels and few photographs, so that a demo takes a second."""
-    monkeypatch.setattr(
-        zoo, "load", lambda name: GaussianDenoiser(torch.zeros(3, 6, 6), 0.3 * torch.eye(108)), raising=False
-    )
-    monkeypatch.setattr(demo.WideConfig, "__init__", _with(demo.WideConfig.__init__, window=6, crops=70))
-
-
-def _with(init, **changed):
-    return lambda self, **given: init(self, **{**changed, **given})
+    own = GaussianDenoiser(torch.zeros(3, 6, 6), 0.3 * torch.eye(108))
+    monkeypatch.setattr(zoo, "load", lambda name: own)
+    monkeypatch.setattr(wide, "CROPS", 70)
+    monkeypatch.setattr(wide, "HELD_OUT", 20)
 
 
 @pytest.fixture
@@ -74,7 +70,7 @@ def test_the_demo_is_inspected(small_zoo, tmp_path, capsys):
 
 
 def test_interruption_keeps_what_was_written(small_zoo, tmp_path, capsys, monkeypatch):
-    real = demo.sample
+    real = demo.compare
     calls = []
 
     def interrupted(*args, **kwargs):
@@ -83,7 +79,7 @@ def test_interruption_keeps_what_was_written(small_zoo, tmp_path, capsys, monkey
         calls.append(1)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(demo, "sample", interrupted)
+    monkeypatch.setattr(demo, "compare", interrupted)
     assert main(["demo", "--out", str(tmp_path), *SMALL]) == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.safetensors", "learned.png"]
     assert "interrupted" in capsys.readouterr().err
@@ -135,11 +131,11 @@ def test_without_a_command_it_explains_itself(capsys):
 
 
 def test_help_tells_the_true_defaults():
-    defaults = {f.name: f.default for f in dataclasses.fields(demo.WideConfig)}
-    for option, what in OPTIONS.items():
-        name = "num_samples" if option == "samples" else option
+    defaults = {f.name: f.default for f in dataclasses.fields(wide.Wide)}
+    defaults |= {"steps": demo.STEPS, "samples": demo.SAMPLES}
+    for name, what in OPTIONS.items():
         assert name == "stride" or what.endswith(f"(default: {defaults[name]})")
-        assert not hasattr(_parser().parse_args(["demo"]), name)  # left to WideConfig
+        assert not hasattr(_parser().parse_args(["demo"]), name)  # left to the task
 
 
 def test_help_does_not_wait_for_torch():

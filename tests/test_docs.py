@@ -20,11 +20,12 @@ CITATION = re.compile(r"Eq\. (\d+(?:'(?!s\b))?)")
 
 
 def blocks(page: Path) -> list[str]:
-    """The Python blocks of a page."""
-    found = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", page.read_text(), flags=re.M)
-    return [textwrap.dedent(block) for block in found]
+    """The Python blocks of a page, those in solutions of exercises included."""
+    found = re.findall(r"^( *)\.\. code-block:: python\n\n((?:\1   .*\n|\n)+)", page.read_text(), flags=re.M)
+    return [textwrap.dedent(block) for _, block in found]
 
 
+COURSE = [DOCS / "notation.rst", *sorted(p for p in (DOCS / "theory").glob("*.rst") if p.stem != "index")]
 WITH_CODE = [page for page in PAGES if blocks(page)]
 
 
@@ -50,6 +51,33 @@ def test_code_on_a_page_runs(page, monkeypatch):
 def test_the_pages_with_code_are_found():
     expected = {"index", "joint_model", "canvas", "own_potential", "diffusers_unet"}
     assert expected <= {p.stem for p in WITH_CODE}
+
+
+@pytest.mark.parametrize("page", COURSE, ids=lambda page: page.stem)
+def test_a_page_of_the_course_has_its_parts(page):
+    lesson, _, exercises = page.read_text().partition("\nExercises\n---------\n")
+    assert ".. admonition:: The idea\n" in lesson
+    assert ".. plot:: figures/" in lesson
+    assert exercises.count(".. dropdown:: Solution\n") >= 2
+    assert re.search(r"^ {6,}assert ", exercises, flags=re.M), "at least one solution is computed"
+    assert re.search(r"^For deeper understanding\n-+\n(.|\n)*\[\w+\d{4}\]_", exercises, flags=re.M)
+    assert re.search(rf":doc:`(../)?{page.stem}`", (DOCS / "theory" / "index.rst").read_text())
+
+
+def test_the_pages_show_every_figure():
+    shown = {
+        name
+        for page in PAGES
+        for name in re.findall(r"^\.\. plot:: figures/(\w+)\.py$", page.read_text(), re.M)
+    }
+    assert shown == {figure.stem for figure in (DOCS / "figures").glob("*.py")}
+
+
+def test_what_is_cited_is_in_the_bibliography():
+    listed = re.findall(r"^\.\. \[(\w+)\]", (DOCS / "bibliography.rst").read_text(), flags=re.M)
+    assert len(listed) == len(set(listed))
+    cited = {name: page.stem for page in PAGES for name in re.findall(r"\[(\w+\d{4})\]_", page.read_text())}
+    assert {name: page for name, page in cited.items() if name not in listed} == {}
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda p: p.stem)

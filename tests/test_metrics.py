@@ -15,7 +15,6 @@ from pgm_sync.metrics import (
     far_correlation,
     gap_closed,
     proportion,
-    seam_discontinuity,
 )
 
 
@@ -40,16 +39,6 @@ def test_its_interval_covers_the_truth(generator):
     assert 180 <= hits <= 199  # 190 expected, standard deviation 3
 
 
-def test_seams_are_found_where_they_are(generator):
-    smooth = torch.randn(30, 3, 4, 12, generator=generator)
-    assert seam_discontinuity(smooth, [4, 8]).value == pytest.approx(1, abs=0.1)
-    stairs = torch.arange(12.0).expand(30, 1, 4, 12).clone()
-    stairs[..., 4:] += 2  # the step into column 4 is 3, all others are 1
-    found = seam_discontinuity(stairs, [4])
-    assert found.value == pytest.approx(3)
-    assert found.high - found.low == pytest.approx(0, abs=1e-9)
-
-
 def test_energy_distance_of_numbers_is_scipys(generator):
     x, y = torch.randn(25, generator=generator), 1 + torch.randn(35, generator=generator)
     found = energy_distance(x.reshape(25, 1, 1, 1), y.reshape(35, 1, 1, 1))
@@ -68,12 +57,6 @@ def test_energy_distance_of_equal_distributions_is_nothing(generator):
     ]
     mean = sum(values) / 60
     assert abs(mean) < 4 * torch.tensor(values).std().item() / math.sqrt(60)
-
-
-def test_two_pictures_give_no_interval():
-    found = seam_discontinuity(torch.rand(2, 1, 1, 4), [2])
-    assert math.isnan(found.low)
-    assert found.samples == 2
 
 
 def gaussian_energy_distance(shift, deviation):

@@ -6,13 +6,15 @@ import dataclasses
 import importlib
 import inspect
 import re
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
-from sphinx.util.osutil import ensuredir
+if TYPE_CHECKING:  # the tests read pages without Sphinx
+    from sphinx.application import Sphinx
 
 PACKAGE = "pgm_sync"
 SKIPPED = {"cli", "make_photographs"}  # commands
@@ -68,7 +70,7 @@ def summary(thing: Any) -> str:
 def write_pages(app: Sphinx) -> None:
     package = importlib.import_module(PACKAGE)
     folder = Path(app.srcdir) / "generated" / "api"
-    ensuredir(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     home: dict[str, str] = {}  # where each public object is documented
     pages = []
     for module in documented(package):
@@ -79,8 +81,10 @@ def write_pages(app: Sphinx) -> None:
         title = module.__name__
         _write(
             folder / f"{title}.rst",
-            f"{title}\n{'=' * len(title)}\n\n.. automodule:: {title}\n   :members: {', '.join(names)}\n"
-            "   :member-order: bysource\n",
+            f"{title}\n{'=' * len(title)}\n\n.. automodule:: {title}\n"
+            f"   :members: {', '.join(name for name in names if not is_constant(getattr(module, name)))}\n"
+            "   :member-order: bysource\n"
+            + "".join(data(name, getattr(module, name)) for name in names if is_constant(getattr(module, name))),
         )
     kept = {f"{name}.rst" for name, _ in pages} | {"index.rst"}
     for stale in folder.glob("*.rst"):
@@ -105,6 +109,26 @@ def write_pages(app: Sphinx) -> None:
         "API reference\n=============\n\n"
         f"{table}Modules\n-------\n\n{listing}\n.. toctree::\n   :hidden:\n\n{toctree}",
     )
+
+
+def is_constant(thing: Any) -> bool:
+    return not (inspect.isclass(thing) or inspect.isfunction(thing)) or isinstance(thing, types.GenericAlias)
+
+
+def comment(name: str, value: Any) -> str:
+    """The ``#:`` comment above a constant, in whichever module of the package defines it."""
+    for module in [m for n, m in sorted(sys.modules.items()) if n.startswith(PACKAGE)]:
+        if getattr(module, name, None) is value and module.__file__:
+            source = Path(module.__file__).read_text()
+            if found := re.search(rf"^((?:#: .*\n)+){name} = ", source, flags=re.M):
+                return re.sub(r"^#: ", "", found[1], flags=re.M).strip()
+    return ""
+
+
+def data(name: str, value: Any) -> str:
+    """A constant. Sphinx finds the comments of a module's own ones only, and leaves out what has none."""
+    text = comment(name, value).replace("\n", "\n   ")
+    return f"\n.. py:data:: {name}\n   :value: {value!r}\n\n   {text}\n"
 
 
 def _write(path: Path, text: str) -> None:

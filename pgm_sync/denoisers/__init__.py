@@ -7,6 +7,7 @@ from .functional import FunctionDenoiser
 from .gaussian import GaussianDenoiser
 from .jacobian import JacobianDenoiser
 from .mixture import MixtureDenoiser
+from .motion import MotionDenoiser
 from .predicting import PredictingDenoiser
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "GuidedDenoiser",
     "JacobianDenoiser",
     "MixtureDenoiser",
+    "MotionDenoiser",
     "PredictingDenoiser",
 ]

@@ -33,6 +33,17 @@ class DiffusersDenoiser(PredictingDenoiser):
     first if it has dropout. States and outputs keep the dtype and device of the state. Every level needs the
     scheduler's timestep, and its ``scale_model_input`` where the scheduler has one: `ps.sample` gives both.
 
+    A network in the place of a U-Net that predicts no noise at all, so that ``x_0 = x_t / alpha``:
+
+    >>> import torch, types, pgm_sync as ps
+    >>> class Network(torch.nn.Module):
+    ...     def forward(self, sample, timestep):
+    ...         return types.SimpleNamespace(sample=torch.zeros_like(sample))
+    >>> denoiser = ps.DiffusersDenoiser(Network(), shape=(1, 8, 8), prediction_type="epsilon")
+    >>> level = ps.NoiseLevel(alpha=0.5, sigma=0.75**0.5, timestep=500)
+    >>> denoiser.denoise(torch.ones(4, 1, 8, 8), level).mean().item()
+    2.0
+
     Raises ParameterError on an unknown prediction type, a chunk below 1, or if the config does not tell the shape;
     ShapeError if the shape has other channels than the model.
     """
@@ -77,9 +88,9 @@ class DiffusersDenoiser(PredictingDenoiser):
         )
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The model's own output, with a learned variance in its second half if it has one.
+        """The model's own output for `noisy`, with a learned variance in its second half if it has one.
 
-        Raises ShapeError, DtypeError on a state that does not fit, ParameterError on a level without
+        Raises ShapeError, DtypeError on a state that does not fit, ParameterError on a `level` without
         timestep.
         """
         batch = check_noisy(self, noisy)
@@ -126,6 +137,16 @@ class GuidedDenoiser(PredictingDenoiser):
     Eq. 15 and 16), as diffusers' ``guidance_rescale``.
 
     Raises ParameterError.
+
+    A network that answers with its condition shows the scale:
+
+    >>> import torch, pgm_sync as ps
+    >>> def network(noisy, alpha, sigma, condition=0.0):
+    ...     return torch.full_like(noisy, condition)
+    >>> base = ps.FunctionDenoiser(network, shape=(2,))
+    >>> level = ps.NoiseLevel(alpha=0.8, sigma=0.6)
+    >>> ps.GuidedDenoiser(base, scale=3.0).denoise(torch.zeros(2), level, condition=0.5)
+    tensor([1.5000, 1.5000])
     """
 
     def __init__(

@@ -18,10 +18,9 @@ class EmpiricalDenoiser(ComponentDenoiser):
 
     Raises ShapeError, DtypeError, NotFiniteError on the data, ParameterError on a negative bandwidth.
 
-    >>> import torch
-    >>> from pgm_sync.levels import NoiseLevel
-    >>> denoiser = EmpiricalDenoiser(torch.tensor([[-1.0], [1.0]]))
-    >>> denoiser.denoise(torch.tensor([0.5]), NoiseLevel(alpha=1.0, sigma=0.1))
+    >>> import torch, pgm_sync as ps
+    >>> denoiser = ps.EmpiricalDenoiser(torch.tensor([[-1.0], [1.0]]))
+    >>> denoiser.denoise(torch.tensor([0.5]), ps.NoiseLevel(alpha=1.0, sigma=0.1))  # the nearest
     tensor([1.])
     """
 

@@ -22,10 +22,9 @@ class FunctionDenoiser(PredictingDenoiser):
 
     Raises ParameterError on an unknown prediction type, ShapeError on an output unlike the state in shape.
 
-    >>> import torch
-    >>> from pgm_sync.levels import NoiseLevel
-    >>> denoiser = FunctionDenoiser(lambda x, alpha, sigma: alpha * x / (alpha**2 + sigma**2), shape=(2,))
-    >>> denoiser.denoise(torch.tensor([2.0, 4.0]), NoiseLevel(alpha=1.0, sigma=1.0))
+    >>> import torch, pgm_sync as ps
+    >>> denoiser = ps.FunctionDenoiser(lambda x, alpha, sigma: alpha * x / (alpha**2 + sigma**2), shape=(2,))
+    >>> denoiser.denoise(torch.tensor([2.0, 4.0]), ps.NoiseLevel(alpha=1.0, sigma=1.0))
     tensor([1., 2.])
     """
 

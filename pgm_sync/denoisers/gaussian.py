@@ -20,10 +20,9 @@ class GaussianDenoiser(ComponentDenoiser):
     Raises ShapeError, NotFiniteError, and CovarianceError where the covariance is not symmetric and
     positive semidefinite.
 
-    >>> import torch
-    >>> from pgm_sync.levels import NoiseLevel
-    >>> denoiser = GaussianDenoiser(torch.zeros(2), 3 * torch.eye(2))
-    >>> denoiser.denoise(torch.tensor([4.0, 8.0]), NoiseLevel(alpha=1.0, sigma=1.0))
+    >>> import torch, pgm_sync as ps
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(2), 3 * torch.eye(2))
+    >>> denoiser.denoise(torch.tensor([4.0, 8.0]), ps.NoiseLevel(alpha=1.0, sigma=1.0))  # 3 / (3 + 1) of it
     tensor([3., 6.])
     """
 

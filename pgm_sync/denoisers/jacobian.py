@@ -40,11 +40,10 @@ class JacobianDenoiser(Denoiser):
     Use it with ``posterior_covariance="denoiser"``. A network's derivative need not be that of a density: the joint
     denoiser keeps Eq. 8 and reports how often it had to.
 
-    >>> from pgm_sync.denoisers import GaussianDenoiser
-    >>> own = GaussianDenoiser(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
-    >>> level = NoiseLevel(alpha=0.8, sigma=0.6)
-    >>> noisy = torch.zeros(1, 2)
-    >>> told, derived = own.posterior(noisy, level), JacobianDenoiser(own).posterior(noisy, level)
+    >>> import torch, pgm_sync as ps
+    >>> own = ps.GaussianDenoiser(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+    >>> noisy, level = torch.zeros(1, 2), ps.NoiseLevel(alpha=0.8, sigma=0.6)
+    >>> told, derived = own.posterior(noisy, level), ps.JacobianDenoiser(own).posterior(noisy, level)
     >>> torch.allclose(told.covariance, derived.covariance, atol=1e-5)
     True
 
@@ -82,7 +81,7 @@ class JacobianDenoiser(Denoiser):
         condition: Any = None,
         features: LinearMap | None = None,
     ) -> DenoisedPosterior:
-        """Mean, and ``(*batch, r, r)``.
+        """Mean of the content under a `condition`, and covariance ``(*batch, r, r)`` of r `features` of it (Eq. 4).
 
         Raises UnsupportedError where the denoiser has no derivative of the kind asked for, NotFiniteError where it
         has NaN; and as `denoise`.

@@ -31,11 +31,10 @@ class MixtureDenoiser(ComponentDenoiser):
 
     Raises ShapeError, NotFiniteError, DtypeError, WeightError, CovarianceError on parameters that do not fit.
 
-    >>> import torch
-    >>> from pgm_sync.levels import NoiseLevel
-    >>> denoiser = MixtureDenoiser([0.5, 0.5], [[-1.0], [1.0]], [[[0.01]], [[0.01]]])
-    >>> denoiser.denoise(torch.tensor([0.0]), NoiseLevel(alpha=1.0, sigma=0.3)).abs() < 1e-6
-    tensor([True])
+    >>> import torch, pgm_sync as ps
+    >>> denoiser = ps.MixtureDenoiser([0.5, 0.5], [[-1.0], [1.0]], [[[0.01]], [[0.01]]])
+    >>> denoiser.denoise(torch.tensor([2.0]), ps.NoiseLevel(alpha=1.0, sigma=0.1))  # halfway to the nearer mode
+    tensor([1.5000])
     """
 
     def __init__(
@@ -85,7 +84,10 @@ class MixtureDenoiser(ComponentDenoiser):
     def from_sklearn(
         cls, mixture: Any, shape: tuple[int, ...] | None = None, labels: Any = None
     ) -> MixtureDenoiser:
-        """A fitted `sklearn.mixture.GaussianMixture` of any covariance type, on flattened data of `shape`."""
+        """A fitted `sklearn.mixture.GaussianMixture` of any covariance type, on flattened data of `shape`.
+
+        Raises ParameterError where it is not fitted.
+        """
         if not hasattr(mixture, "means_"):
             raise ParameterError(f"{type(mixture).__name__} is not fitted; call its fit(data) first")
         shape = mixture.means_.shape[1:] if shape is None else shape
@@ -105,9 +107,16 @@ class MixtureDenoiser(ComponentDenoiser):
     ) -> MixtureDenoiser:
         """Fit by expectation maximisation (scikit-learn) in the leading `rank` principal components.
 
-        Outside that space the content is Gaussian and isotropic, with the variance that was left out. With
-        `labels`, every class gets `components` components of its own and its share of the weight. `reg_covar`
-        is added to every variance; it is the grain that samples keep.
+        `data` is ``(n, *shape)``. Outside that space the content is Gaussian and isotropic, with the variance that was
+        left out. With `labels` ``(n)``, every class gets `components` components of its own and its share of the
+        weight. `reg_covar` is added to every variance; it is the grain that samples keep. At most `max_iter`
+        iterations, from `seed`.
+
+        >>> import torch, pgm_sync as ps
+        >>> data = torch.tensor([[-1.1], [-0.9], [0.8], [1.0], [1.2]])
+        >>> fitted = ps.MixtureDenoiser.fit(data, components=2)
+        >>> fitted.denoise(torch.tensor([0.5]), ps.NoiseLevel(alpha=1.0, sigma=1000.0))  # the mean of the data
+        tensor([0.2000])
 
         Raises ParameterError, ShapeError, NotFiniteError on the data.
         """
@@ -154,7 +163,7 @@ class MixtureDenoiser(ComponentDenoiser):
         )
 
     def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
-        """Write one safetensors file, numbers in `dtype` (float16 halves it); `load` reads it back."""
+        """Write one safetensors file at `path`, numbers in `dtype` (float16 halves it); `load` reads it back."""
         from safetensors.torch import save
 
         # Variances go in as standard deviations: 1e-8 underflows in half precision, its root does not.
@@ -175,7 +184,7 @@ class MixtureDenoiser(ComponentDenoiser):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> MixtureDenoiser:
-        """Read what `save` wrote.
+        """Read what `save` wrote at `path`.
 
         Raises SavedFileError where the file is no saved mixture, or of another format version.
         """

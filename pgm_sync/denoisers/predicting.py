@@ -17,11 +17,20 @@ from .prediction import PREDICTION_TYPES, coefficients, mean_part
 class PredictingDenoiser(Denoiser):
     """A denoiser by what it predicts: a subclass gives `predict`, `denoise` converts.
 
-    `prediction_type` is "sample" (x_0), "epsilon", "v_prediction" or "flow_prediction", as tabulated in
-    `denoisers.prediction.coefficients`. A prediction with twice the channels carries a learned variance in
+    `shape` is the event shape. `prediction_type` is "sample" (x_0), "epsilon", "v_prediction" or "flow_prediction", as
+    tabulated in `denoisers.prediction.coefficients`. A prediction with twice the channels carries a learned variance in
     the second half, which `denoise` leaves out.
 
     Raises ParameterError on an unknown prediction type, ShapeError on a shape that is none.
+
+    If none of the state is noise, the clean content is ``x_t / alpha``:
+
+    >>> import torch
+    >>> class NoNoise(PredictingDenoiser):
+    ...     def predict(self, noisy, level, condition=None):
+    ...         return torch.zeros_like(noisy)
+    >>> NoNoise((2,), "epsilon").denoise(torch.tensor([0.8, 1.6]), NoiseLevel(alpha=0.8, sigma=0.6))
+    tensor([1., 2.])
     """
 
     def __init__(self, shape: tuple[int, ...], prediction_type: str):
@@ -35,7 +44,7 @@ class PredictingDenoiser(Denoiser):
 
     @abc.abstractmethod
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The raw prediction, of type `prediction_type`, unconverted."""
+        """The raw prediction of `noisy` at a `level` under a `condition`, of type `prediction_type`, unconverted."""
 
     def denoise(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
         """``E[x_0 | x_t]``, converted from the prediction.

@@ -6,7 +6,6 @@ from ..metrics import Measurement as Measurement
 from ..metrics import energy_distance as energy_distance
 from ..metrics import far_correlation as far_correlation
 from ..metrics import proportion as proportion
-from ..metrics import seam_discontinuity as seam_discontinuity
 from .comparison import Difference, Standing, Standings, difference, standings
 from .cost import Cost, CostMeter
 from .distributions import frechet_distance, kernel_distance, sliced_wasserstein

@@ -25,15 +25,17 @@ STATM = Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a run that made `samples` joint samples."""
+    """Of a run that made `samples` joint samples; measured by `CostMeter`.
+
+    >>> print(Cost(evaluations=100.0, seconds=0.25, peak_memory=2**20, samples=4))
+    100 evaluations, 0.25 s per joint sample, 1 MiB (cpu)
+    """
 
     evaluations: float | None  # rows of all trajectories given to their denoisers, per joint sample
     seconds: float  # wall clock, per joint sample
-    peak_memory: (
-        int | None
-    )  # bytes above those at the start, of the whole run; None where they cannot be known
-    samples: int
-    device: str = "cpu"
+    peak_memory: int | None  # bytes above those at the start, of the whole run; None where they cannot be known
+    samples: int  # joint ones
+    device: str = "cpu"  # where the denoisers ran
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""
@@ -54,8 +56,9 @@ class CostMeter:
     trajectory: a denoiser that asks its network twice for guidance counts once if it is wrapped, twice if the network
     is. Passes backwards, for posterior covariances, are not counted.
 
-    Memory is on CUDA that of torch's allocator (`torch.cuda.max_memory_allocated`), else the resident set of the
-    process, read every `interval` seconds by a thread, or the peak that `resource` knows where there is no /proc.
+    Memory is on CUDA (by `device`) that of torch's allocator (`torch.cuda.max_memory_allocated`), else the resident set
+    of the process, read every `interval` seconds by a thread, or the peak that `resource` knows where there is no
+    /proc.
 
     >>> from pgm_sync.denoisers import GaussianDenoiser
     >>> with CostMeter(num_samples=4) as meter:

@@ -28,11 +28,16 @@ def sliced_wasserstein(
 ) -> Measurement:
     """Mean 1-Wasserstein distance of one-dimensional projections [Bonneel2015]_; in units of an element, 0 is best.
 
-    Directions are uniform on the sphere, `projections` of them from `seed`, orthogonal in blocks [Rowland2019]_; for
-    the interval they count as given. What is projected is by default all elements. As every plug-in distance it is
-    above 0 for finite samples of equal distributions: compare methods at equal n. The interval is a bootstrap over
-    both kinds of samples (whole groups where given), its mean moved to the value: it is about the distance expected
-    at these n and m.
+    `samples` and `reference` are ``(n, *shape)`` and ``(m, *shape)``. Directions are uniform on the sphere,
+    `projections` of them from `seed`, orthogonal in blocks [Rowland2019]_; for the interval they count as given. What
+    is projected is by default all elements, else `features`. As every plug-in distance it is above 0 for finite samples
+    of equal distributions: compare methods at equal n. The interval is a bootstrap over both kinds of samples (whole
+    `groups` and `reference_groups` where given), `draws` times, its mean moved to the value: it is about the distance
+    expected at these n and m.
+
+    >>> x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
+    >>> round(sliced_wasserstein(x + 2, x, draws=50).value, 4)  # moved by 2
+    2.0
 
     Raises ShapeError, NotFiniteError, ParameterError.
     """
@@ -68,11 +73,16 @@ def frechet_distance(
 ) -> Measurement:
     """Fréchet distance of Gaussians fitted to features, ``|mu - mu'|^2 + tr(S + S' - 2 (S S')^(1/2))``; 0 is best.
 
-    With Inception's features this is the FID [Heusel2017]_; with others its numbers compare only with themselves.
-    The value is biased upwards, about as 1 / n, so methods are compared at equal n; `extrapolate` takes the bias
-    away, to the order 1 / n, as [Chong2020]_ do, by the bootstrap instead of a line (n well above the number of
-    features needed, and values around 0 can be negative). The interval is a bootstrap over both kinds of samples,
-    its mean moved to the value.
+    With Inception's features this is the FID [Heusel2017]_; with others its numbers compare only with themselves. The
+    value is biased upwards, about as 1 / n, so methods are compared at equal n; `extrapolate` takes the bias away, to
+    the order 1 / n, as [Chong2020]_ do, by the bootstrap instead of a line (n well above the number of features needed,
+    and values around 0 can be negative). The interval is a bootstrap over both kinds of samples (whole `groups` and
+    `reference_groups` where given), `draws` times from `seed`, its mean moved to the value. `samples` and `reference`
+    are ``(n, *shape)`` and ``(m, *shape)``, embedded `batch` at a time.
+
+    >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    >>> round(frechet_distance(x + torch.tensor([3.0, 4.0]), x).value, 3)  # the same covariance: 3^2 + 4^2
+    25.0
 
     Raises ShapeError, NotFiniteError, ParameterError on `extrapolate` without draws.
     """
@@ -113,6 +123,13 @@ def kernel_distance(
 
     With Inception's features this is the KID [Binkowski2018]_, here over all pairs rather than over subsets, and not
     times 1000. The interval is that of `pgm_sync.metrics.energy_distance`, which holds at no difference too.
+
+    `samples` and `reference` are ``(n, *shape)`` and ``(m, *shape)``, embedded by `features` `batch` at a time;
+    `groups`, `reference_groups`, `draws` and `seed` as of `pgm_sync.metrics.squared_discrepancy`.
+
+    >>> x, y = torch.randn(2, 200, 2, generator=torch.Generator().manual_seed(0))
+    >>> round(kernel_distance(x, y).value, 1), round(kernel_distance(x + 2, y).value, 1)  # equal, and moved by 2
+    (0.0, 214.8)
 
     Raises ShapeError, NotFiniteError.
     """

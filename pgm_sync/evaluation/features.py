@@ -15,13 +15,18 @@ AT_ONCE = 256  # samples per call of a feature network
 
 
 def elements(samples: Tensor) -> Tensor:  # (n, *shape) -> (n, d)
-    """Samples as they are, flattened."""
+    """Samples as they are, flattened: `samples` ``(n, *shape)`` as ``(n, d)``.
+
+    >>> elements(torch.zeros(5, 3, 8, 8)).shape
+    torch.Size([5, 192])
+    """
     return samples.flatten(1)
 
 
 def pooled_pixels(samples: Tensor, size: int = 8) -> Tensor:  # (n, *shape) -> (n, d)
     """Pictures averaged to at most ``size * size`` pixels; anything that is no picture as it is, flattened.
 
+    `samples` are ``(n, *shape)``, pictures ``(n, C, H, W)``; the features ``(n, d)``.
     >>> pooled_pixels(torch.zeros(5, 3, 32, 16)).shape, pooled_pixels(torch.zeros(5, 7)).shape
     (torch.Size([5, 192]), torch.Size([5, 7]))
     """
@@ -35,6 +40,10 @@ def embed(samples: Tensor, features: Features = pooled_pixels, batch: int = AT_O
     """Features of samples ``(n, *shape)`` in float64, `batch` at a time, without gradients.
 
     Raises ShapeError where `features` does not return a row per sample, NotFiniteError, ParameterError.
+
+    >>> brightness = lambda pictures: pictures.mean((1, 2, 3))
+    >>> embed(torch.ones(5, 3, 8, 8), brightness).shape
+    torch.Size([5, 1])
     """
     if batch < 1:
         raise ParameterError(f"batch={batch} must be at least 1", batch=batch)
@@ -49,7 +58,7 @@ def embed(samples: Tensor, features: Features = pooled_pixels, batch: int = AT_O
                 raise ShapeError(
                     f"features must return a row per sample: {len(part)} samples gave {got}", got=got
                 )
-            rows.append(found.detach().double().flatten(1))
+            rows.append(found.detach().double().reshape(len(part), -1))  # one number per sample is a row too
     made = torch.cat(rows)
     finite = torch.isfinite(made).all(1)
     if not finite.all():

@@ -21,6 +21,16 @@ def draw_ranks(board: Scoreboard, highlight: str | None = None, ax: Axes | None 
 
     Full markers are best or tied with it, by paired intervals; the number in a marker is the rank, which methods that
     cannot be told apart share. A method that was not run on a task has a gap there. `highlight` is drawn on top.
+    `ax` is where to draw; by default new axes.
+
+    >>> import torch
+    >>> from pgm_sync.evaluation import Scoreboard, mean
+    >>> board, x = Scoreboard(), torch.linspace(0, 1, 30)
+    >>> for method, error in {"averaging": x + 0.2, "learned": x}.items():
+    ...     board.add("wide", method, "error", mean(error), better="lower")
+    >>> axes = draw_ranks(board, highlight="learned")
+    >>> [label.get_text() for label in axes.get_xticklabels()]
+    ['wide']
 
     Raises MissingPackageError without matplotlib, ShapeError on an empty board.
     """

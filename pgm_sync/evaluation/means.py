@@ -37,6 +37,7 @@ def mean(
 ) -> Measurement:
     """The mean, with Student's interval over samples; over `groups` where samples share one (crops of a picture).
 
+    `values` are ``(n)``, `what` names them in messages.
     >>> print(mean(torch.tensor([1.0, 2.0, 3.0, 4.0])))
     2.5000 [.4457, 4.5543] (n=4)
 
@@ -54,6 +55,7 @@ def mean(
 def share(hits: Tensor, what: str = "hits") -> Measurement:  # (n) of 0 and 1
     """The share of samples that are hits, with Wilson's interval.
 
+    `hits` are ``(n)`` of 0 and 1, `what` names them in messages.
     >>> print(share(torch.tensor([True] * 8 + [False] * 2)))
     .8000 [.4902, .9433] (n=10)
 
@@ -72,6 +74,11 @@ def ratio(
     what: str = "ratio",
 ) -> Measurement:
     """Sum over sum of per-sample numbers, with a jackknife over samples or `groups`.
+
+    `numerators` and `denominators` are ``(n)``, `what` names them in messages.
+
+    >>> print(ratio(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])))
+    .5000 [.5000, .5000] (n=3)
 
     Raises ShapeError, NotFiniteError; ParameterError where the denominators do not add up to more than 0.
     """

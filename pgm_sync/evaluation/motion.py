@@ -22,6 +22,10 @@ def residual(
     ``law(motions)`` has a row per motion; its units are those of the result. The interval is over motions.
 
     Raises ShapeError, NotFiniteError.
+
+    >>> motions = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 4.0]])  # positions
+    >>> residual(motions, lambda x: x.diff(dim=1) - 1).value  # where the speed should be 1
+    0.5
     """
     found = law(motions)
     if found.ndim == 0 or len(found) != len(motions):
@@ -41,9 +45,14 @@ def transition_jump(
     """Jump of a derivative at the borders of windows, over that inside them; 1 where borders cannot be told.
 
     The jump of the velocity (order 1), acceleration (2) or position (0) at a frame is the root mean square, over
-    coordinates, of the difference of order + 1 around it; a border at frame b lies between frames b - 1 and b, and
-    takes all differences that reach across it. `time` is the axis of frames. Above 1 transitions are abrupt, below 1
-    overlaps were averaged away. Cf. peak jerk of [Barquero2024]_.
+    coordinates, of the difference of order + 1 around it; a border at frame b of `motions` ``(n, ..., T, ...)`` lies
+    between frames b - 1 and b, and takes all differences that reach across it. `time` is the axis of frames. Above 1
+    transitions are abrupt, below 1 overlaps were averaged away. Cf. peak jerk of [Barquero2024]_. The interval is a
+    jackknife over motions, or `groups` of them.
+
+    >>> position = torch.tensor([0.0, 1.0, 4.0, 5.0]).expand(3, 4)[..., None]  # (n, T, 1)
+    >>> transition_jump(position, borders=[2], order=0).value  # a step of 3 between steps of 1
+    3.0
 
     Raises ShapeError on borders outside the motion, ParameterError where nothing lies inside, or nothing moves.
     """
@@ -86,7 +95,11 @@ def diversity(
     """Mean distance between two samples, in features, root mean square over them; compare with that of real samples.
 
     All pairs instead of the random ones of [Guo2020]_; with `labels`, pairs of one label only (their
-    "multimodality"). The interval is a jackknife over samples.
+    "multimodality"). The interval is a jackknife over samples. `batch` of them are embedded at once.
+
+    >>> samples = torch.tensor([[0.0, 0.0], [3.0, 3.0], [6.0, 6.0]])  # distances 3, 3 and 6
+    >>> round(diversity(samples).value, 4)
+    4.0
 
     Raises ShapeError, ParameterError where no two samples share a label, NotFiniteError.
     """

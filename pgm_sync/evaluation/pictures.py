@@ -26,10 +26,16 @@ def perceptual_distances(
     batch: int = AT_ONCE,
 ) -> Tensor:  # (n)
     """LPIPS [Zhang2018]_ under any network: squared distances of channels normalised to unit length, averaged over
-    positions, summed over layers.
+    positions, summed over layers; ``(n)``, one per pair of a picture in `x` and one in `y`.
 
+    ``layers(pictures)`` gives the maps ``(n, C_l, h, w)`` of every layer, for `batch` pictures at a time.
     `weights` are LPIPS's learned weights per channel; without, all 1, each layer's share is twice the mean cosine
     distance. 0 for equal pictures; unitless. For a background alone, give both pictures with the rest masked.
+
+    >>> red, green = torch.zeros(2, 1, 3, 4, 4).unbind()
+    >>> red[:, 0], green[:, 1] = 1.0, 1.0
+    >>> perceptual_distances(red, green, layers=lambda pictures: [pictures])  # the squared distance of two unit vectors
+    tensor([2.0000], dtype=torch.float64)
 
     Raises ShapeError, NotFiniteError.
     """
@@ -70,9 +76,13 @@ def intra_distance(
 ) -> Measurement:
     """Coherence as Intra-LPIPS [LeeY2023]_: the mean perceptual distance between disjoint crops of one picture.
 
-    Crops of shape `window` from the upper left, all pairs; what is left at the right and the bottom is not used.
-    Lower is more coherent, but 0 is a picture that repeats itself: the value of real pictures is what to aim for.
-    The interval is over pictures.
+    Crops of shape `window` from the upper left of `pictures` ``(n, C, H, W)``, all pairs; what is left at the right and
+    the bottom is not used. Lower is more coherent, but 0 is a picture that repeats itself: the value of real pictures
+    is what to aim for. The interval is over pictures. `layers`, `weights` and `batch` as of `perceptual_distances`.
+
+    >>> pictures = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 1, 3)
+    >>> intra_distance(pictures, (8, 8), layers=lambda x: [x]).value  # three times the same
+    0.0
 
     Raises ShapeError where a picture has no two disjoint crops; and as `perceptual_distances`.
     """
@@ -102,7 +112,7 @@ def off_grid_windows(
     stride: int | tuple[int, int],
     offset: int | tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:  # (n * k, C, h, w), (n * k)
-    """Windows that lie between those that were denoised, and the picture of each, for `groups` of a metric.
+    """Windows of `pictures` between those that were denoised, and the picture of each, for `groups` of a metric.
 
     They start at ``offset + k * stride``, by default half a stride off the grid; along an axis that holds one window
     only, at 0. A distance of their distribution to that of real windows shows what seams and averaging do.
@@ -141,8 +151,13 @@ def seam_gradient(
 ) -> Measurement:
     """Mean absolute step across seams, over that elsewhere along the same axes; 1 for seamless pictures.
 
-    A seam at column s lies between columns s - 1 and s, rows likewise. Above 1 windows do not fit; below 1 they
-    were blurred together. Best is what real pictures have at the same places, close to 1.
+    A seam at column s of `pictures` ``(n, C, H, W)`` lies between columns s - 1 and s, rows likewise. Above 1 windows
+    do not fit; below 1 they were blurred together. Best is what real pictures have at the same places, close to 1. The
+    interval is a jackknife over pictures, or `groups` of them.
+
+    >>> row = torch.tensor([0.0, 1.0, 4.0, 5.0]).expand(3, 1, 4, 4)
+    >>> seam_gradient(row, columns=[2]).value  # a step of 3 between steps of 1
+    3.0
 
     Raises ShapeError on seams outside the picture, ParameterError on none, on nothing else, or on flat pictures.
     """

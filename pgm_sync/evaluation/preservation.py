@@ -22,7 +22,12 @@ def psnr(
 ) -> Measurement:
     """Mean peak signal-to-noise ratio ``10 log10(data_range^2 / MSE)`` over the mask; in dB, higher is better.
 
+    `pictures` are ``(n, C, H, W)``, `originals` too, or one for all; `mask` is true where pixels should be kept.
     `data_range` is 2 for pictures in [-1, 1]. Identical pictures would be infinite: none counts more than `most`.
+
+    >>> originals = torch.zeros(2, 3, 8, 8)
+    >>> round(psnr(originals + 0.2, originals).value, 4)  # 10 log10(2^2 / 0.2^2)
+    20.0
 
     Raises ShapeError, ParameterError on an empty mask, NotFiniteError.
     """
@@ -42,8 +47,13 @@ def ssim(
 ) -> Measurement:
     """Mean structural similarity [Wang2004]_ over the windows that lie inside the mask; 1 for equal pictures.
 
-    Uniform windows of `window` pixels a side, unbiased variances, K1 = .01 and K2 = .03, averaged over channels:
-    without a mask, scikit-image's ``structural_similarity``.
+    `pictures` are ``(n, C, H, W)``, `originals` too, or one for all; `mask` is true where pixels should be kept.
+    `data_range` is 2 for pictures in [-1, 1]. Uniform windows of `window` pixels a side, unbiased variances, K1 = .01
+    and K2 = .03, averaged over channels: without a mask, scikit-image's ``structural_similarity``.
+
+    >>> originals = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> round(ssim(originals, originals).value, 6), ssim(originals.flip(-1), originals).value < 0.5
+    (1.0, True)
 
     Raises ShapeError, ParameterError where no window lies inside the mask, NotFiniteError.
     """

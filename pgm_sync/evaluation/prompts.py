@@ -26,6 +26,13 @@ def prompt_log_probability(
 ) -> Measurement:
     """Mean log-probability of the intended class under a classifier that returns logits; in nats, 0 is best.
 
+    `pictures` are ``(n, *shape)``, `classes` ``(n)``, or ``(1)`` for all; ``classifier(pictures)`` gives logits, for
+    `batch` pictures at a time.
+
+    >>> undecided = lambda x: torch.zeros(len(x), 2)
+    >>> round(prompt_log_probability(torch.zeros(4, 1), [1], undecided).value, 4)  # log(1/2)
+    -0.6931
+
     Raises ShapeError, DtypeError, ParameterError on a class the classifier does not have, NotFiniteError.
     """
     logits, wanted = _logits(pictures, classes, classifier, batch)
@@ -39,6 +46,13 @@ def prompt_accuracy(
     batch: int = AT_ONCE,
 ) -> Measurement:
     """Share of pictures that a classifier takes for the intended class, with Wilson's interval; 1 is best.
+
+    `pictures` are ``(n, *shape)``, `classes` ``(n)``, or ``(1)`` for all; ``classifier(pictures)`` gives logits, for
+    `batch` pictures at a time.
+
+    >>> by_sign = lambda x: torch.cat([-x, x], 1)  # class 1 for positive numbers
+    >>> prompt_accuracy(torch.tensor([[2.0], [1.0], [-1.0], [3.0]]), [1], by_sign).value
+    0.75
 
     Raises as `prompt_log_probability`.
     """
@@ -56,6 +70,10 @@ def embedding_alignment(
     times its positive part.
 
     Raises ShapeError, ParameterError on an embedding of length 0, NotFiniteError.
+
+    >>> pictures, prompt = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([1.0, 0.0])
+    >>> round(embedding_alignment(pictures, prompt).value, 4)  # of the cosines 1 and sqrt(1/2)
+    0.8536
     """
     x, y = pictures.detach().double(), prompts.detach().to(pictures.device).double()
     if x.ndim != 2 or y.shape[-1:] != x.shape[-1:] or y.ndim > 2 or (y.ndim == 2 and len(y) != len(x)):
@@ -76,8 +94,15 @@ def view_scores(
 ) -> Tensor:  # (n, N, N)
     """Score of prompt j in view i of each picture, the matrix S of [Geng2024]_; here the classifier's log-probability.
 
-    A view of a graph is its map: ``views=[map.apply, ...]``. With embeddings instead of a classifier, S is their
-    product: ``torch.einsum("nid,jd->nij", pictures, prompts)``.
+    A view of a graph is its map: ``views=[map.apply, ...]``. `pictures` are ``(n, *shape)``, `classes` ``(N)``, one per
+    view, or ``(n, N)``; ``classifier(pictures)`` gives logits, for `batch` pictures at a time. With embeddings instead
+    of a classifier, S is their product: ``torch.einsum("nid,jd->nij", pictures, prompts)``.
+
+    >>> by_sign = lambda x: torch.cat([-x, x], 1)  # class 1 for positive numbers
+    >>> scores = view_scores(torch.full((1, 1), 5.0), [lambda x: x, torch.neg], [1, 0], by_sign)
+    >>> scores.exp().round(decimals=2)  # turned over, the picture shows class 0
+    tensor([[[1., 0.],
+             [0., 1.]]], dtype=torch.float64)
 
     Raises as `prompt_log_probability`; ShapeError unless there is one class per view.
     """
@@ -97,7 +122,7 @@ def view_scores(
 def alignment(scores: Tensor) -> Measurement:  # (n, N, N)
     """Alignment of [Geng2024]_, section 4.1: the score of the worst view, ``A = min diag(S)``; higher is better.
 
-    The mean over pictures, with its interval.
+    The mean over pictures, with its interval, of `scores` ``(n, N, N)`` as `view_scores` gives them.
 
     >>> print(alignment(torch.eye(2).expand(5, 2, 2)))
     1.0000 [1.0000, 1.0000] (n=5)
@@ -110,9 +135,10 @@ def alignment(scores: Tensor) -> Measurement:  # (n, N, N)
 def concealment(scores: Tensor, temperature: float = 1.0, over: str = "both") -> Measurement:  # (n, N, N)
     """Concealment of [Geng2024]_, section 4.1: ``C = tr(softmax(S / temperature)) / N``; 1 is best, 1/N chance.
 
-    The mean over pictures, with its interval. How well a view hides the prompts of the others. The softmax is over
-    prompts (which prompt is this view?), over views (which view shows this prompt?), or the mean of both.
-    `temperature` is CLIP's (.01 for its embeddings); for a classifier's log-probabilities it is 1.
+    The mean over pictures, with its interval, of `scores` ``(n, N, N)`` as `view_scores` gives them. How well a view
+    hides the prompts of the others. The softmax is over prompts (which prompt is this view?), over views (which view
+    shows this prompt?), or the mean of both. `temperature` is CLIP's (.01 for its embeddings); for a classifier's
+    log-probabilities it is 1.
 
     >>> print(concealment(torch.zeros(5, 2, 2)))
     .5000 [.5000, .5000] (n=5)

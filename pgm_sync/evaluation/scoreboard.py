@@ -40,18 +40,25 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured number of one method on one task."""
+    """One measured number of one method on one task.
 
-    task: str
-    method: str
-    metric: str
+    >>> from pgm_sync.evaluation import mean
+    >>> cell = Cell("wide", "averaging", "error", mean(torch.tensor([1.0, 2.0, 3.0])), better="lower")
+    >>> cell.key, cell.estimate.value
+    (('wide', 'averaging', 'error'), 2.0)
+    """
+
+    task: str  # row of the table of ranks
+    method: str  # who did it
+    metric: str  # what was measured
     estimate: Estimate  # a Measurement where it can be paired
-    better: Better
+    better: Better  # "higher" or "lower"
     cost: Cost | None = None  # of the run that was measured
-    note: str = ""
+    note: str = ""  # shown beside the number
 
     @property
     def key(self) -> tuple[str, str, str]:
+        """Task, method and metric: what is unique on a board."""
         return self.task, self.method, self.metric
 
 
@@ -116,8 +123,9 @@ class Scoreboard:
     ) -> None:
         """Add a cell, and write the file.
 
-        Raises DuplicateNameError where there is one already, unless `replace`; NotFiniteError on a value that is NaN
-        or infinite; ParameterError on a direction that is none, or differs from the metric's in this task.
+        `task`, `method`, `metric`, `estimate`, `better`, `cost` and `note` as of `Cell`. Raises DuplicateNameError
+        where there is one already, unless `replace`; NotFiniteError on a value that is NaN or infinite; ParameterError
+        on a direction that is none, or differs from the metric's in this task.
         """
         cell = Cell(task, method, metric, estimate, better, cost, note)
         if cell.key in self.cells and not replace:
@@ -146,9 +154,11 @@ class Scoreboard:
             write_atomically(self.path, self.to_json().encode())
 
     def tasks(self) -> list[str]:
+        """Names of the tasks, in the order in which they came."""
         return list(dict.fromkeys(cell.task for cell in self))
 
     def methods(self, task: str | None = None) -> list[str]:
+        """Names of the methods of one task, or of all, in the order in which they came."""
         return list(dict.fromkeys(cell.method for cell in self if task in (None, cell.task)))
 
     def metrics(self, task: str) -> list[str]:
@@ -184,7 +194,7 @@ class Scoreboard:
         return found
 
     def write(self, folder: str | Path, name: str = "scoreboard") -> list[Path]:
-        """Write ``name.md``, ``name.csv`` and ``name.json``, each whole or not at all; returns the paths."""
+        """Write ``name.md``, ``name.csv``, ``name.json`` into `folder`, each whole or not at all; returns the paths."""
         made = {".md": self.to_markdown(), ".csv": self.to_csv(), ".json": self.to_json()}
         paths = [Path(folder) / f"{name}{suffix}" for suffix in made]
         for path, text in zip(paths, made.values(), strict=True):

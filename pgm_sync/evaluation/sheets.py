@@ -22,7 +22,13 @@ def method_sheet(
     """A column per method under its name, a row per seed beside its number; row k of all methods is one seed.
 
     Names that are wider than the pictures are broken at spaces; pictures are as wide as the longest word of a name at
-    least. Methods may have pictures of different sizes.
+    least. Methods may have `pictures` of different sizes. A pixel becomes `scale` pixels a side, pictures are `gap`
+    pixels apart.
+
+    >>> import torch
+    >>> sheet = method_sheet({"averaging": torch.zeros(2, 3, 16, 48), "learned": torch.ones(2, 3, 16, 48)}, scale=2)
+    >>> sheet.width > 2 * 96, sheet.height > 2 * 32
+    (True, True)
 
     Raises ShapeError where methods have different numbers of pictures, or seeds do not match; NotFiniteError.
     """

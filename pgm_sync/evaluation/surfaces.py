@@ -30,6 +30,14 @@ def view_disagreement(
 
     Maps are index and sparse maps (UV look-ups). The interval is over samples.
 
+    Two windows of two numbers that share one, and see it as 1 and as 3:
+
+    >>> from pgm_sync.maps import Crop
+    >>> maps = {"left": Crop((3,), start=(0,), size=(2,)), "right": Crop((3,), start=(1,), size=(2,))}
+    >>> views = {"left": torch.tensor([[0.0, 1.0]]), "right": torch.tensor([[3.0, 0.0]])}
+    >>> view_disagreement(views, maps).value
+    1.0
+
     Raises UnknownNameError, ShapeError, UnsupportedError on other maps, ParameterError where no site is seen twice.
     """
     missing = [name for name in views if name not in maps]

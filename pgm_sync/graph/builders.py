@@ -27,6 +27,15 @@ def from_trajectory_graph(
     `JointGaussian`); `features`, a function of the shape, gives the map of every end, for example
     ``lambda shape: DCT(shape, modes=4)``. A node's own ``shape`` attribute takes precedence over `shape`.
 
+    Two rooms that look alike, and one that looks the opposite:
+
+    >>> import networkx as nx, pgm_sync as ps
+    >>> rooms = nx.Graph([("kitchen", "hall"), ("hall", "cellar")])
+    >>> rule = lambda first, second: ps.Correlation(-0.5 if "cellar" in (first, second) else 0.8)
+    >>> graph = ps.from_trajectory_graph(rooms, (1, 8, 8), potential=rule)
+    >>> graph.potential(("hall", "cellar")).rho
+    -0.5
+
     Edges from a node to itself are left out. Raises ParameterError (not a networkx graph), GraphStructureError
     (directed, or with parallel edges), and as `FactorGraph`.
     """
@@ -70,11 +79,17 @@ def chain_graph(
     potential: PotentialRule | None = None,
     features: FeatureRule | None = None,
 ) -> FactorGraph:
-    """Trajectories 0 .. n-1, each joined to the next.
+    """Trajectories 0 .. n-1 of `shape`, each joined to the next; `potential` and `features` as `from_trajectory_graph`.
 
-    >>> from pgm_sync.potentials import Correlation
-    >>> chain_graph(3, (1, 8, 8), Correlation(0.5))
+    >>> import pgm_sync as ps
+    >>> ps.chain_graph(3, (1, 8, 8), ps.Correlation(0.5))
     FactorGraph(3 trajectories, 2 factors)
+
+    Correlations along a chain multiply:
+
+    >>> posterior = ps.infer(ps.chain_graph(3, (1,), ps.Correlation(0.5)), {k: (0.0, 1.0) for k in range(3)})
+    >>> round(posterior.correlation(0, 2).item(), 4)
+    0.25
     """
     return from_trajectory_graph(nx.path_graph(_count(n)), shape, potential, features)
 
@@ -85,7 +100,14 @@ def ring_graph(
     potential: PotentialRule | None = None,
     features: FeatureRule | None = None,
 ) -> FactorGraph:
-    """A chain whose last trajectory is joined to the first (n >= 3)."""
+    """A chain of n trajectories of `shape` whose last is joined to the first (n >= 3).
+
+    `potential` and `features` as `from_trajectory_graph`, whose errors it raises; ParameterError for n < 3.
+
+    >>> import pgm_sync as ps
+    >>> ps.ring_graph(5, (1, 8, 8), ps.Correlation(0.2))
+    FactorGraph(5 trajectories, 5 factors)
+    """
     return from_trajectory_graph(nx.cycle_graph(_count(n, 3)), shape, potential, features)
 
 
@@ -96,7 +118,15 @@ def grid_graph(
     potential: PotentialRule | None = None,
     features: FeatureRule | None = None,
 ) -> FactorGraph:
-    """Trajectories ``(row, column)``, joined to their neighbours below and to the right."""
+    """Trajectories ``(row, column)`` of `shape`, joined to their neighbours below and to the right.
+
+    `rows` and `columns` count them. `potential` and `features` as `from_trajectory_graph`, whose errors it raises.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.grid_graph(2, 3, (1, 8, 8), ps.Correlation(0.2))
+    >>> graph, graph.trajectories[0], graph.factors[0]
+    (FactorGraph(6 trajectories, 7 factors), (0, 0), ((0, 0), (1, 0)))
+    """
     return from_trajectory_graph(nx.grid_2d_graph(_count(rows), _count(columns)), shape, potential, features)
 
 
@@ -106,7 +136,18 @@ def star_graph(
     potential: PotentialRule | None = None,
     features: FeatureRule | None = None,
 ) -> FactorGraph:
-    """Trajectory 0 joined to trajectories 1 .. leaves."""
+    """Trajectory 0 joined to trajectories 1 .. `leaves`, all of `shape`.
+
+    `potential` and `features` as `from_trajectory_graph`, whose errors it raises.
+
+    Leaves correlate through the middle only, 0.8 * 0.8:
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.star_graph(3, (1,), ps.Correlation(0.8))
+    >>> posterior = ps.infer(graph, {k: (0.0, 1.0) for k in range(4)})
+    >>> round(posterior.correlation(1, 2).item(), 4)
+    0.64
+    """
     return from_trajectory_graph(nx.star_graph(_count(leaves)), shape, potential, features)
 
 
@@ -116,7 +157,14 @@ def complete_graph(
     potential: PotentialRule | None = None,
     features: FeatureRule | None = None,
 ) -> FactorGraph:
-    """Trajectories 0 .. n-1, every two of them joined."""
+    """Trajectories 0 .. n-1 of `shape`, every two of them joined.
+
+    `potential` and `features` as `from_trajectory_graph`, whose errors it raises; ParameterError for n < 1.
+
+    >>> import pgm_sync as ps
+    >>> ps.complete_graph(4, (1, 8, 8), ps.Attraction(1.0))
+    FactorGraph(4 trajectories, 6 factors)
+    """
     return from_trajectory_graph(nx.complete_graph(_count(n)), shape, potential, features)
 
 
@@ -138,11 +186,11 @@ def wide_canvas(
 
     The graph has a hidden variable ``"canvas"``, a trajectory ``"w0"``, ``"w1"``, ... (or ``"w0,0"``, row and
     column, for a grid) per window, an `Equality` factor ``"see w0"`` each, and, unless ``features`` is None,
-    a factor ``("w0", "w1")`` with those features between windows that are ``neighbours`` ("adjacent", or
-    "all" for every pair).
+    a factor ``("w0", "w1")`` with those features and the `potential` between windows that are ``neighbours``
+    ("adjacent", or "all" for every pair).
 
-    >>> from pgm_sync.maps import DCT
-    >>> wide_canvas((3, 12, 48), window=(12, 12), stride=9, features=lambda shape: DCT(shape, 4))
+    >>> import pgm_sync as ps
+    >>> ps.wide_canvas((3, 12, 48), window=(12, 12), stride=9, features=lambda shape: ps.DCT(shape, 4))
     FactorGraph(5 trajectories, 1 hidden variable, 9 factors)
 
     Raises ShapeError, ParameterError.

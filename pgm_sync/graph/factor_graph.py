@@ -33,11 +33,11 @@ class FactorGraph(nx.Graph):
     ``potential`` and ``maps``; edge attribute: ``position`` in the factor's scope. All of networkx works on
     it.
 
-    >>> from pgm_sync.potentials import Correlation
-    >>> graph = FactorGraph()
+    >>> import pgm_sync as ps
+    >>> graph = ps.FactorGraph()
     >>> graph.add_trajectory("left", shape=(1, 4, 4))
     >>> graph.add_trajectory("right", shape=(1, 4, 4))
-    >>> graph.add_factor("seam", ["left", "right"], Correlation(0.8))
+    >>> graph.add_factor("seam", ["left", "right"], ps.Correlation(0.8))
     >>> graph
     FactorGraph(2 trajectories, 1 factor)
     """
@@ -45,14 +45,24 @@ class FactorGraph(nx.Graph):
     # ---- building ------------------------------------------------------------------------------------
 
     def add_trajectory(self, name: Name, shape: Sequence[int] | int) -> None:
-        """Add a diffusion trajectory with clean content of the given event shape.
+        """Add a diffusion trajectory `name` with clean content of the given event `shape`, a tuple or one number.
+
+        >>> graph = FactorGraph()
+        >>> graph.add_trajectory("left", shape=(3, 24, 24))
+        >>> graph.shape("left")
+        (3, 24, 24)
 
         Raises DuplicateNameError, ShapeError.
         """
         self._add_variable(name, shape, "trajectory")
 
     def add_variable(self, name: Name, shape: Sequence[int] | int) -> None:
-        """Add a hidden variable, which no denoiser knows: a canvas, a texture atlas, a style code.
+        """Add a hidden variable `name` of a `shape`, which no denoiser knows: a canvas, a texture atlas, a style code.
+
+        >>> graph = FactorGraph()
+        >>> graph.add_variable("canvas", shape=(3, 24, 96))
+        >>> graph.hidden, graph.trajectories
+        (['canvas'], [])
 
         Raises DuplicateNameError, ShapeError.
         """
@@ -70,9 +80,18 @@ class FactorGraph(nx.Graph):
         potential: Potential,
         maps: Sequence[LinearMap | None] | None = None,
     ) -> None:
-        """Add a factor over `scope`, an ordered list of trajectories or variables.
+        """Add a factor `name` with a `potential` over `scope`, an ordered list of trajectories or variables.
 
         `maps` gives one linear map per end, what the factor sees of it (None: the whole content).
+
+        >>> import pgm_sync as ps
+        >>> graph = ps.FactorGraph()
+        >>> for name in ("left", "right"):
+        ...     graph.add_trajectory(name, shape=(1, 2, 3))
+        >>> column = ps.Crop((1, 2, 3), start=(0, 0), size=(2, 1)), ps.Crop((1, 2, 3), start=(0, 2), size=(2, 1))
+        >>> graph.add_factor("seam", ["right", "left"], ps.Correlation(0.9), maps=column)  # first and last columns
+        >>> graph.scope("seam"), graph.seen_shapes("seam")
+        (['right', 'left'], [(1, 2, 1), (1, 2, 1)])
 
         Raises UnknownNameError, DuplicateNameError, GraphStructureError (empty or repeated scope), ShapeError
         (a map that does not fit its end, ends that the potential cannot join), ParameterError.
@@ -103,7 +122,12 @@ class FactorGraph(nx.Graph):
             self.add_edge(name, end, position=position)
 
     def with_potentials(self, potentials: Mapping[Name, Potential]) -> FactorGraph:
-        """A copy of the graph in which the given factors have other potentials.
+        """A copy of the graph in which the factors in `potentials` ``{factor: potential}`` have other ones.
+
+        >>> import pgm_sync as ps
+        >>> graph = ps.chain_graph(2, (1,), ps.Correlation(0.5))
+        >>> graph.with_potentials({(0, 1): ps.Correlation(0.9)}).potential((0, 1)).rho, graph.potential((0, 1)).rho
+        (0.9, 0.5)
 
         Raises UnknownNameError, ParameterError, ShapeError.
         """
@@ -171,7 +195,7 @@ class FactorGraph(nx.Graph):
         return self.nodes[name]
 
     def shape(self, name: Name) -> Shape:
-        """Event shape of a trajectory or variable. Raises UnknownNameError."""
+        """Event shape of the trajectory or variable `name`. Raises UnknownNameError."""
         return self._data(name, "trajectory", "variable")["shape"]
 
     def potential(self, factor: Name) -> Potential:
@@ -244,6 +268,10 @@ class FactorGraph(nx.Graph):
         """Trajectories and variables, joined where a factor has both in its scope.
 
         Its edges list these ``factors``.
+
+        >>> import networkx as nx, pgm_sync as ps
+        >>> nx.is_tree(ps.chain_graph(4, (1,)).markov_network()), nx.is_tree(ps.ring_graph(4, (1,)).markov_network())
+        (True, False)
         """
         network = nx.Graph()
         network.add_nodes_from((v, dict(self.nodes[v])) for v in self.variables)
@@ -261,6 +289,10 @@ class FactorGraph(nx.Graph):
     def markov_blanket(self, name: Name) -> set[Name]:
         """The nodes that share a factor with `name`: given them, it is independent of all others.
 
+        >>> import pgm_sync as ps
+        >>> sorted(ps.chain_graph(4, (1,)).markov_blanket(1))
+        [0, 2]
+
         Raises UnknownNameError.
         """
         return separation.markov_blanket(self, name)
@@ -268,27 +300,44 @@ class FactorGraph(nx.Graph):
     def separated(self, a: Any, b: Any, given: Any = ()) -> bool:
         """Whether every path from `a` to `b` passes `given`, so that they are independent given it.
 
-        Each is a name or a collection of names; `connecting_path` says why not. Raises UnknownNameError,
-        ParameterError (an empty side), GraphStructureError (sets that overlap).
+        Each is a name or a collection of names; `connecting_path` says why not.
+
+        >>> import pgm_sync as ps
+        >>> chain = ps.chain_graph(3, (1,))
+        >>> chain.separated(0, 2), chain.separated(0, 2, given=1)
+        (False, True)
+
+        Raises UnknownNameError, ParameterError (an empty side), GraphStructureError (sets that overlap).
         """
         return separation.separated(self, a, b, given)
 
     def connecting_path(self, a: Any, b: Any, given: Any = ()) -> list[Name] | None:
         """A shortest path of nodes and factors from `a` to `b` around `given`, None where they are separated.
 
+        >>> import pgm_sync as ps
+        >>> ps.ring_graph(4, (1,)).connecting_path(0, 2, given=1)
+        [0, (0, 3), 3, (2, 3), 2]
+
         Raises as `separated`.
         """
         return separation.connecting_path(self, a, b, given)
 
     def save(self, path: str | Path) -> None:
-        """Write the graph with its potentials to one file, ``.safetensors`` or ``.json`` (atomically)."""
+        """Write the graph with its potentials to one file at `path`, ``.safetensors`` or ``.json`` (atomically).
+
+        >>> import tempfile, pgm_sync as ps
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ps.chain_graph(2, (1,), ps.Correlation(0.5)).save(f"{folder}/pair.json")
+        ...     ps.FactorGraph.load(f"{folder}/pair.json").potential((0, 1)).rho
+        0.5
+        """
         from .serialization import save
 
         save(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> FactorGraph:
-        """Read a graph written by `save`.
+        """Read a graph written by `save` at `path`.
 
         Raises SavedFileError on a corrupted file or another format version.
         """

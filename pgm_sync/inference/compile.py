@@ -51,16 +51,23 @@ class Watched(NamedTuple):
 
 @dataclass(eq=False)
 class Plan:
-    """A compiled graph, made by `compile`. Reusable as long as the graph stays as it is."""
+    """A compiled graph, made by `compile`. Reusable as long as the graph stays as it is.
+
+    >>> import pgm_sync as ps
+    >>> plan = ps.compile(ps.chain_graph(2, (1,), ps.Correlation(0.5)))
+    >>> means = [ps.infer(plan, {0: (value, 1e9), 1: (0.0, 1.0)}).mean[1].item() for value in (1.0, 2.0)]
+    >>> [round(mean, 4) for mean in means]
+    [0.5, 1.0]
+    """
 
     graph: FactorGraph
-    sites: Sites
+    sites: Sites  # where the elements of every node are
     pairs: np.ndarray  # (m, 2) sites coupled by elementwise factors, each pair once, first < second
     sums: Constants  # float64, on the CPU
-    device: torch.device | None
-    dtype: torch.dtype | None
-    description: tuple
-    watched: list[Watched]
+    device: torch.device | None  # where evidence is brought; None: it stays
+    dtype: torch.dtype | None  # what evidence becomes; None: it stays
+    description: tuple  # of the graph when it was compiled
+    watched: list[Watched]  # numbers of its potentials, to notice changes
     memory: dict[str, Any] = field(default_factory=dict)  # what plans of the engine keep between inferences
     _structures: dict[frozenset, Structure] = field(default_factory=dict)
     _constants: dict[tuple, Constants] = field(default_factory=dict)
@@ -91,7 +98,7 @@ class Plan:
                 )
 
     def structure(self, matrix_evidence: Iterable[Name] = ()) -> Structure:
-        """The elimination for evidence that is a matrix on the given nodes or Likelihood factors."""
+        """The elimination for evidence that is a matrix on the nodes or Likelihood factors in `matrix_evidence`."""
         key = frozenset(matrix_evidence)
         if key not in self._structures:
             terms = [term.sites.numpy() for term in self.joints]
@@ -114,7 +121,10 @@ class Plan:
         return self._constants[key]
 
     def assemble(self, unary: Unary, matrices: list[JointTerm], structure: Structure) -> System:
-        """The system of the graph under one set of evidence, in the evidence's dtype and on its device."""
+        """The system of the graph under one set of evidence, in the evidence's dtype and on its device.
+
+        `unary` and `matrices` are the evidence as `read_evidence` gives it, `structure` the elimination for it.
+        """
         dtype, device = unary.eta.dtype, unary.eta.device
         constants = self.constants(dtype, device)
         diagonal = constants.diagonal + unary.precision
@@ -190,10 +200,15 @@ class Plan:
 def compile(
     graph: FactorGraph, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> Plan:
-    """Turn a graph into flat index arrays and constants, once for many inferences.
+    """Turn a `graph` into flat index arrays and constants, once for many inferences.
 
     With `device` or `dtype` (float32 or float64) evidence is brought there before anything is computed, for
     denoisers in half precision for example; without, the evidence decides.
+
+    >>> import torch, pgm_sync as ps
+    >>> plan = ps.compile(ps.chain_graph(2, (1,), ps.Correlation(0.8)), dtype=torch.float64)
+    >>> ps.infer(plan, {0: (1.0, 1e9), 1: (0.0, 1.0)}).mean[1].round(decimals=4)
+    tensor([0.8000], dtype=torch.float64)
 
     Raises ParameterError (not a FactorGraph), EmptyGraphError, GraphStructureError, UnfittedError, UnsupportedError
     (see `infer`), DtypeError, DeviceError; ShapeError, NotFiniteError, CovarianceError for a potential of one's own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ import torch
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import full_covariance, node_marginal
-from ..potentials import Likelihood
+from ..maps import Shape
+from ..potentials import Likelihood, Potential
 from ..potentials.base import StructuralPotential, checked_information
 from .evidence import Elements, read_evidence
 from .sites import Sites, shared_sites
@@ -28,6 +29,14 @@ def dense_joint(
 
     Every factor goes through the dense matrices of its maps: slow, short, and independent of the plans. Sites are
     ordered as in `shared_sites`; without Equality factors these are the elements of all nodes in insertion order.
+
+    `graph`, `evidence` and what it raises as of `infer`; `dtype` and `device` bring the evidence there first.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.potentials import Attraction
+    >>> joint = dense_joint(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)})
+    >>> joint.precision.tolist(), joint.mean.round(decimals=6).tolist()
+    ([[2.0, -1.0], [-1.0, 2.0]], [2.0, 1.0])
     """
     sites = sites or shared_sites(graph)
     unary, matrices, _ = read_evidence(graph, sites, evidence, dtype, device)
@@ -48,16 +57,7 @@ def dense_joint(
         if isinstance(potential, StructuralPotential | Likelihood):
             continue
         matrix = torch.cat([see(name, m.dense()) for name, m in zip(scope, maps, strict=True)])
-        shape = maps[0].out_shape
-        own, own_eta, own_scale = checked_information(potential, factor, [m.out_shape for m in maps])
-        if potential.elementwise:
-            n, size = len(scope), math.prod(shape)
-            own = own.reshape(n, n, *(own.shape[2:] or (1,) * len(shape))).expand(n, n, *shape)
-            own = torch.diag_embed(own.reshape(n, n, size)).transpose(1, 2).reshape(n * size, n * size)
-            own_eta = (
-                own_eta.reshape(n, *(own_eta.shape[1:] or (1,) * len(shape))).expand(n, *shape).reshape(-1)
-            )
-            own_scale = own_scale.expand(shape).sum()
+        own, own_eta, own_scale = dense_information(potential, factor, [m.out_shape for m in maps])
         precision = precision + (matrix.T @ own @ matrix).to(precision)
         eta = eta + (own_eta @ matrix).to(eta)
         scale = scale + own_scale.to(scale)
@@ -70,3 +70,15 @@ def dense_joint(
             eta = eta + (prior.eta @ matrix).to(eta)
             scale = scale + prior.log_scale.to(scale)
     return Gaussian(precision, eta, scale)
+
+
+def dense_information(potential: Potential, factor: Name, shapes: Sequence[Shape]) -> Gaussian:
+    """What a potential says of all that it sees, ends flattened and concatenated, as one matrix, unnormalised."""
+    own, eta, scale = checked_information(potential, factor, shapes)
+    if potential.elementwise:
+        shape, n, size = shapes[0], len(shapes), math.prod(shapes[0])
+        own = own.reshape(n, n, *(own.shape[2:] or (1,) * len(shape))).expand(n, n, *shape)
+        own = torch.diag_embed(own.reshape(n, n, size)).transpose(1, 2).reshape(n * size, n * size)
+        eta = eta.reshape(n, *(eta.shape[1:] or (1,) * len(shape))).expand(n, *shape).reshape(-1)
+        scale = scale.expand(shape).sum()
+    return Gaussian(own, eta, scale)

@@ -23,6 +23,12 @@ class Elements(NamedTuple):
     """Evidence about every element of every node at once, nodes flattened and side by side in insertion order.
 
     What ``{name: (mean, precision)}`` says, without a Python loop over nodes: for graphs of many small nodes.
+
+    >>> import torch, pgm_sync as ps
+    >>> graph = ps.chain_graph(3, shape=(1,), potential=ps.Correlation(0.5))
+    >>> seen = ps.Elements(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([1e6, 1.0, 1.0]))
+    >>> ps.infer(graph, seen).element_mean  # 2, then half of what the one before has
+    tensor([2.0000, 1.0000, 0.5000])
     """
 
     mean: Tensor  # (*batch, elements)

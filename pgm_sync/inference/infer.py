@@ -64,11 +64,13 @@ def infer(
     `start` is an earlier posterior of the same plan: an elimination uses its factors again if the precision has not
     changed, an iteration begins with its means. ``posterior.info`` says what ran, why, and with which residual.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> posterior = infer(chain_graph(3, 1, Correlation(0.8)), {0: (1.0, 4.0), 1: (0.0, 1.0), 2: (0.0, 1.0)})
-    >>> posterior.mean[2].round(decimals=3)
-    tensor([0.6400], dtype=torch.float64)
+    Three nodes that are N(0, 1) by themselves. Of the first more is known, and the others follow it by 0.8 and 0.8**2:
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(3, shape=(1,), potential=ps.Correlation(0.8))
+    >>> posterior = ps.infer(graph, evidence={0: (1.0, 4.0), 1: (0.0, 1.0), 2: (0.0, 1.0)})
+    >>> [round(mean.item(), 3) for mean in posterior.mean.values()]
+    [1.0, 0.8, 0.64]
 
     Raises ImproperGraphError (naming the nodes and the direction without precision), ConvergenceError, CavityError,
     and on evidence that does not fit: UnknownNameError, ShapeError, DtypeError, DeviceError, ParameterError,

@@ -21,7 +21,13 @@ from .problem import pose
 
 
 class SparseSystem(NamedTuple):
-    """The joint density of a graph as ``exp(-x' precision x / 2 + eta' x)`` over its sites."""
+    """The joint density of a graph as ``exp(-x' precision x / 2 + eta' x)`` over its sites.
+
+    >>> import pgm_sync as ps
+    >>> system = to_scipy(ps.chain_graph(2, 1, ps.Attraction(1.0)), {0: (3.0, 1.0)})
+    >>> system.precision.toarray().tolist(), system.eta.tolist()
+    ([[2.0, -1.0], [-1.0, 1.0]], [3.0, 0.0])
+    """
 
     precision: csr_array  # (sites, sites), float64
     eta: np.ndarray  # (*batch, sites), float64
@@ -34,6 +40,12 @@ def to_scipy(
     """Lambda and eta of a graph and its evidence as scipy and numpy hold them.
 
     Raises UnsupportedError where evidence gives a batch of different precisions; as `infer` on bad evidence.
+
+    >>> import pgm_sync as ps
+    >>> from scipy.sparse.linalg import spsolve
+    >>> system = to_scipy(ps.chain_graph(2, 1, ps.Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)})
+    >>> spsolve(system.precision.tocsc(), system.eta).round(4).tolist()
+    [2.0, 1.0]
     """
     problem = pose(graph, evidence)
     every = coordinates(problem)
@@ -52,6 +64,12 @@ def from_scipy(precision: Any, eta: Any = None, names: Sequence[Name] | None = N
     Variables are hidden ones: nothing of them is denoised.
 
     Raises ShapeError, DtypeError, CovarianceError (not symmetric), NotFiniteError, ParameterError (names that repeat).
+
+    >>> import numpy as np, pgm_sync as ps
+    >>> graph = from_scipy(np.array([[2.0, -1.0], [-1.0, 2.0]]), eta=np.array([3.0, 0.0]))
+    >>> posterior = ps.infer(graph)
+    >>> posterior.mean[0].item(), posterior.mean[1].item()
+    (2.0, 1.0)
     """
     given = precision if issparse(precision) else _numbers(precision, "precision")
     if given.ndim != 2 or given.shape[0] != given.shape[1]:
@@ -106,8 +124,15 @@ def _numbers(values: Any, what: str) -> np.ndarray:
 def correlation_network(posterior: Posterior) -> nx.Graph:
     """The Markov network with what was inferred, as plain floats for every networkx algorithm and file format.
 
-    Nodes have ``variance`` (mean over elements and batch); edges between nodes of one shape that share a factor have
-    ``correlation`` and ``partial_correlation`` (root mean square over elements and batch, with the sign of the mean).
+    Nodes of the `posterior` have ``variance`` (mean over elements and batch); edges between nodes of one shape that
+    share a factor have ``correlation`` and ``partial_correlation`` (root mean square over elements and batch, with the
+    sign of the mean).
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(3, shape=(4,), potential=ps.Correlation(0.6))
+    >>> network = correlation_network(ps.infer(graph, {k: (0.0, 1.0) for k in range(3)}))
+    >>> round(network.edges[0, 1]["correlation"], 4), network.has_edge(0, 2)
+    (0.6, False)
     """
     network = posterior.graph.markov_network()
     out = nx.Graph()

@@ -19,7 +19,13 @@ from .problem import Problem
 
 
 class Info(NamedTuple):
-    """How a posterior was computed."""
+    """How a posterior was computed; ``posterior.info``.
+
+    >>> import pgm_sync as ps
+    >>> posterior = ps.infer(ps.ring_graph(4, 1, ps.Correlation(0.1)), {k: (0.0, 2.0) for k in range(4)})
+    >>> posterior.info.method, posterior.info.variances_exact, posterior.info.residual < 1e-12
+    ('exact', True, True)
+    """
 
     method: str  # what ran: "exact", "dense", "cg" or "gbp"
     plan: str  # how
@@ -30,7 +36,7 @@ class Info(NamedTuple):
     width: int  # sites in the largest message (pattern positions, or block rows)
     cost: float  # multiplications: the estimate of an elimination, the count of an iteration
     residual: float  # |Lambda mean - eta| / |eta|
-    variances_exact: bool
+    variances_exact: bool  # False: those of belief propagation on a loop
 
 
 class ByName(Mapping[Name, Tensor]):
@@ -91,11 +97,20 @@ def require_finite_solution(problem: Problem, values: Tensor, what: str) -> None
 
 
 class Posterior:
-    """The Gaussian over all nodes of a graph, given the evidence.
+    """The Gaussian over all nodes of a graph, given the evidence (Eq. 5 and 6); `infer` makes it.
 
     Attributes: ``mean[name]`` and ``variance[name]``, both ``(*batch, *shape)``; ``log_evidence`` ``(*batch)``, the
     logarithm of the integral of all potentials and evidence; ``info``, an `Info`. What overflows its dtype is a
-    NotFiniteError: means at once, the others when they are read.
+    NotFiniteError: means at once, the others when they are read. It keeps the `problem` and its `solution`; `describe`
+    gives the info when it is asked for.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(3, shape=(1,), potential=ps.Correlation(0.8))
+    >>> posterior = ps.infer(graph, evidence={k: (0.0, 1.0) for k in range(3)})
+    >>> round(posterior.correlation(0, 2).item(), 4)  # 0.8 * 0.8
+    0.64
+    >>> round(abs(posterior.partial_correlation(0, 2).item()), 4)  # all of it goes through node 1
+    0.0
     """
 
     def __init__(self, problem: Problem, solution: Solution, describe: Callable[[], Info]):
@@ -155,7 +170,13 @@ class Posterior:
         return value
 
     def covariance(self, first: Name, second: Name) -> Tensor:
-        """Covariance between matching elements of two nodes of one shape, ``(*batch, *shape)``.
+        """Covariance between matching elements of the nodes `first` and `second` of one shape, ``(*batch, *shape)``.
+
+        >>> import pgm_sync as ps
+        >>> graph = ps.chain_graph(2, (1,), ps.Correlation(0.8, variance=4.0))
+        >>> posterior = ps.infer(graph, {k: (0.0, 0.25) for k in (0, 1)})
+        >>> round(posterior.covariance(0, 1).item(), 4)  # 0.8 * 4
+        3.2
 
         Raises ShapeError where the shapes differ (`joint` gives the whole matrix), UnknownNameError.
         """
@@ -169,23 +190,51 @@ class Posterior:
         values = self._solution.entries(self._sites.index[first], self._sites.index[second])
         return values.reshape((*values.shape[:-1], *shapes[0]))
 
-    def correlation(self, first: Name, second: Name) -> Tensor:
-        """Correlation between matching elements of two nodes of one shape, ``(*batch, *shape)``, in [-1, 1].
+    def element_covariance(self, first: Name, i: Tensor, second: Name, j: Tensor) -> Tensor:
+        """Covariance of elements `i` of one node with elements `j` of another, ``(*batch, k)``.
 
-        0 where one of the elements is observed, which does not vary. Raises ShapeError where the shapes differ,
-        UnknownNameError.
+        i, j: ``(k,)`` positions in the flattened contents. Raises UnknownNameError.
+        """
+        for name in (first, second):
+            self.graph.shape(name)
+        return self._solution.entries(self._sites.index[first][i], self._sites.index[second][j])
+
+    def correlation(self, first: Name, second: Name) -> Tensor:
+        """Correlation between matching elements of the nodes `first` and `second` of one shape, ``(*batch, *shape)``.
+
+        In [-1, 1]; 0 where one of the elements is observed, which does not vary.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(3, (1,), ps.Correlation(0.5)), {k: (0.0, 1.0) for k in range(3)})
+        >>> round(posterior.correlation(0, 1).item(), 4), round(posterior.correlation(0, 2).item(), 4)
+        (0.5, 0.25)
+
+        Raises ShapeError where the shapes differ, UnknownNameError.
         """
         return queries.correlation(self, first, second)
 
     def cross_covariance(self, first: Name | Sequence[Name], second: Name | Sequence[Name]) -> Tensor:
-        """Covariance of all elements of some nodes with all of others, ``(*batch, elements, elements)``.
+        """Covariance of all elements of `first` with all of `second`, ``(*batch, elements, elements)``.
 
-        Each side is a name or names, flattened and concatenated. Raises UnknownNameError, ParameterError (no name).
+        Each side is a name or names, flattened and concatenated.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(3, (1,), ps.Correlation(0.5)), {k: (0.0, 1.0) for k in range(3)})
+        >>> posterior.cross_covariance(0, [1, 2]).round(decimals=4)
+        tensor([[0.5000, 0.2500]], dtype=torch.float64)
+
+        Raises UnknownNameError, ParameterError (no name).
         """
         return queries.cross_covariance(self, first, second)
 
     def joint(self, names: Name | Sequence[Name]) -> Gaussian:
-        """The joint Gaussian of a few nodes, flattened and concatenated in the given order.
+        """The joint Gaussian of a few nodes, flattened and concatenated in the order of `names`.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(3, (1,), ps.Correlation(0.5)), {k: (0.0, 1.0) for k in range(3)})
+        >>> posterior.joint([0, 2]).covariance.round(decimals=4)
+        tensor([[1.0000, 0.2500],
+                [0.2500, 1.0000]], dtype=torch.float64)
 
         Raises UnknownNameError; CovarianceError where two nodes share elements, or elements are observed, which makes
         it singular.
@@ -193,26 +242,45 @@ class Posterior:
         return queries.joint(self, names)
 
     def conditional(self, names: Name | Sequence[Name], given: Name | Sequence[Name]) -> Gaussian:
-        """The Gaussian of some nodes given that others have their posterior means, flattened as in `joint`.
+        """The Gaussian of `names` given that the nodes `given` have their posterior means, flattened as in `joint`.
 
-        Its covariance does not depend on the values of `given`. Raises as `joint`, GraphStructureError (sets that
-        overlap).
+        Its covariance does not depend on the values of `given`.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(2, (1,), ps.Correlation(0.8)), {k: (0.0, 1.0) for k in (0, 1)})
+        >>> round(posterior.conditional(1, given=0).covariance.item(), 4)  # 1 - 0.8**2
+        0.36
+
+        Raises as `joint`, GraphStructureError (sets that overlap).
         """
         return queries.conditional(self, names, given)
 
     def partial_correlation(
         self, first: Name, second: Name, given: Name | Sequence[Name] | None = None
     ) -> Tensor:
-        """Correlation between matching elements once others are known, ``(*batch, *shape)``, in [-1, 1].
+        """Correlation between matching elements of `first` and `second` once others are known, ``(*batch, *shape)``.
 
-        given: everything else (None; read from the precision, ``-Lambda_ij / sqrt(Lambda_ii Lambda_jj)``), or nodes.
-        0 where one of the elements is observed. Raises ShapeError, UnknownNameError, GraphStructureError (sets that
-        overlap).
+        In [-1, 1]. given: everything else (None; read from the precision, ``-Lambda_ij / sqrt(Lambda_ii Lambda_jj)``),
+        or nodes. 0 where one of the elements is observed.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(3, (1,), ps.Correlation(0.5)), {k: (0.0, 1.0) for k in range(3)})
+        >>> round(posterior.partial_correlation(0, 2).abs().item(), 6)  # node 1 carries all that they have in common
+        0.0
+
+        Raises ShapeError, UnknownNameError, GraphStructureError (sets that overlap).
         """
         return queries.partial_correlation(self, first, second, given)
 
     def entropy(self, names: Name | Sequence[Name] | None = None) -> Tensor:
-        """Differential entropy of all sites, or of some nodes, in nats, ``(*batch)``; observed elements add nothing.
+        """Differential entropy of all sites, or of the nodes `names`, in nats, ``(*batch)``.
+
+        Observed elements add nothing.
+
+        >>> import math, pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(2, (1,), ps.Correlation(0.8)), {k: (0.0, 1.0) for k in (0, 1)})
+        >>> abs(posterior.entropy(0).item() - math.log(2 * math.pi * math.e) / 2) < 1e-6  # of N(0, 1)
+        True
 
         Raises UnknownNameError; CovarianceError where two nodes share elements.
         """
@@ -224,22 +292,39 @@ class Posterior:
         second: Name | Sequence[Name],
         given: Name | Sequence[Name] | None = None,
     ) -> Tensor:
-        """What one set of nodes tells about another (once `given` is known), in nats, ``(*batch)``, >= 0.
+        """What the nodes `first` tell about `second` (once `given` is known), in nats, ``(*batch)``, >= 0 (Eq. 3).
 
-        Observed elements are known already: they tell nothing, and make no difference in `given`. Raises as `entropy`,
-        GraphStructureError (sets that overlap).
+        Observed elements are known already: they tell nothing, and make no difference in `given`.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(2, (1,), ps.Correlation(0.8)), {k: (0.0, 1.0) for k in (0, 1)})
+        >>> round(posterior.mutual_information(0, 1).item(), 4)  # -log(1 - 0.8**2) / 2
+        0.5108
+
+        Raises as `entropy`, GraphStructureError (sets that overlap).
         """
         return queries.mutual_information(self, first, second, given)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> dict[Name, Tensor]:
-        """Exact joint samples of all nodes, ``(count, *batch, *shape)`` each.
+        """Exact joint samples of all nodes, ``(count, *batch, *shape)`` each, from `generator` (None: torch's own).
+
+        >>> import torch, pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(2, (1,), ps.Correlation(0.8)), {k: (0.0, 1.0) for k in (0, 1)})
+        >>> samples = posterior.sample(10_000, torch.Generator().manual_seed(0))
+        >>> round(torch.corrcoef(torch.stack([samples[0], samples[1]]).squeeze(-1))[0, 1].item(), 1)
+        0.8
 
         Raises ParameterError (count < 1), UnsupportedError for a plan without a factor (conjugate gradients).
         """
         return queries.sample(self, count, generator)
 
     def uncertain_directions(self, count: int = 1) -> queries.Directions:
-        """The directions in which the posterior is widest, most uncertain first.
+        """The `count` directions in which the posterior is widest, most uncertain first.
+
+        >>> import pgm_sync as ps
+        >>> posterior = ps.infer(ps.chain_graph(2, (1,), ps.Correlation(0.8)), {k: (0.0, 1.0) for k in (0, 1)})
+        >>> round(posterior.uncertain_directions().variance.item(), 4)  # both together: 1 + 0.8
+        1.8
 
         Raises ParameterError where there are not so many, ConvergenceError.
         """

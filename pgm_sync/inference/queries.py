@@ -26,7 +26,16 @@ DENSE_UP_TO = 256  # sites, up to which eigenvectors come from the whole covaria
 
 
 class Directions(NamedTuple):
-    """Principal directions of a posterior: unit vectors over all sites, and what each node sees of them."""
+    """Principal directions of a posterior: unit vectors over all sites, and what each node sees of them.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference import infer
+    >>> from pgm_sync.potentials import Attraction
+    >>> posterior = infer(chain_graph(2, 1, Attraction(10.0)), {0: (0.0, 1.0), 1: (0.0, 1.0)})
+    >>> widest = posterior.uncertain_directions()  # both move together
+    >>> {name: round(share.item(), 2) for name, share in widest.share().items()}
+    {0: 0.71, 1: 0.71}
+    """
 
     variance: Tensor  # (count, *precision batch), largest first
     direction: dict[Name, Tensor]  # (count, *precision batch, *shape)

@@ -25,6 +25,12 @@ class WalkSummability(NamedTuple):
     `lower` and `upper` enclose it (Collatz and Wielandt). Where it is below 1 the graph is walk-summable: belief
     propagation converges from zero messages, under any schedule, to the exact means.
     Malioutov, Johnson, Willsky, Walk-Sums and Belief Propagation in Gaussian Graphical Models, 2006.
+
+    >>> import pgm_sync as ps
+    >>> ring = ps.ring_graph(4, 1, ps.Correlation(0.9))  # rows of |R| add up to 2 rho / (1 + rho^2)
+    >>> found = ps.walk_summability(ring, {k: (0.0, 1.0) for k in range(4)})
+    >>> round(found.radius.item(), 4), found.walk_summable
+    (0.9945, True)
     """
 
     lower: Tensor  # (*batch)
@@ -52,7 +58,13 @@ class WalkSummability(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """By how much a joint precision is positive definite."""
+    """By how much a joint precision is positive definite; the answer of `margin`.
+
+    >>> import pgm_sync as ps
+    >>> found = ps.margin(ps.chain_graph(2, 1, ps.Attraction(1.0)), {0: (0.0, 1.0), 1: (0.0, 1.0)})
+    >>> round(found.smallest.item(), 6), round(found.largest.item(), 6), found.proper  # of [[2, -1], [-1, 2]]
+    (1.0, 3.0, True)
+    """
 
     smallest: Tensor  # (*batch), smallest eigenvalue of Lambda; the density is proper where it is positive
     largest: Tensor  # (*batch), its largest eigenvalue
@@ -77,9 +89,11 @@ def walk_summability(
 ) -> WalkSummability:
     """``rho(|R|)`` of a graph under its evidence, by power iteration on ``|R| + I`` with bounds for every component.
 
-    >>> from pgm_sync.graph import ring_graph
-    >>> from pgm_sync.potentials import Attraction
-    >>> found = walk_summability(ring_graph(4, 1, Attraction(1.0)), {k: (0.0, 2.0) for k in range(4)})
+    It ends when the bounds are within `tolerance`, relatively, or after `max_iterations`.
+
+    >>> import pgm_sync as ps
+    >>> ring = ps.ring_graph(4, 1, ps.Attraction(1.0))
+    >>> found = ps.walk_summability(ring, {k: (0.0, 2.0) for k in range(4)})
     >>> round(found.radius.item(), 6), found.walk_summable  # two neighbours, each 1 / (1 + 1 + 2)
     (0.5, True)
 
@@ -136,15 +150,15 @@ def _radii(every: Coordinates, weights: np.ndarray, tolerance: float, max_iterat
 
 
 def margin(graph: FactorGraph | Plan, evidence: Mapping[Name, Any] | Elements | None = None) -> Margin:
-    """Smallest eigenvalue of the joint precision and its direction, also where it is not positive.
+    """Smallest eigenvalue of a graph's joint precision and its direction, also where it is not positive.
 
+    `graph` and `evidence` as of `infer`.
     Where `Margin.smallest` is m > 0, evidence may lose a precision of up to m everywhere before the joint density
     becomes improper; where it is negative, more than -m is missing.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Attraction
-    >>> found = margin(chain_graph(2, 1, Attraction(1.0)), {0: (0.0, 0.5), 1: (0.0, 0.5)})
-    >>> round(found.smallest.item(), 6), found.proper
+    >>> import pgm_sync as ps
+    >>> found = ps.margin(ps.chain_graph(2, 1, ps.Attraction(1.0)), {0: (0.0, 0.5), 1: (0.0, 0.5)})
+    >>> round(found.smallest.item(), 6), found.proper  # of [[1.5, -1], [-1, 1.5]], along (1, 1)
     (0.5, True)
 
     Raises as `infer` on bad evidence.

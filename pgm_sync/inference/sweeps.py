@@ -23,10 +23,19 @@ class SweepMessage(NamedTuple):
 
     In the collect sweep the eliminated `sender` tells its later neighbours, the separator, what is left of the joint
     density once it is integrated out: `precision` and `eta` are added to theirs. In the distribute sweep the
-    separator tells the eliminated node its own posterior: `precision` holds the covariance, `eta` the mean.
+    separator tells the eliminated node its own posterior: `precision` holds the covariance, `eta` the mean. `receiver`
+    is who is told.
 
     Elementwise components have one small matrix per copy, ``precision (*batch, G, k, k)`` and ``eta (*batch, G, k)``
     for a separator of k; blocks ``(*batch, K, K)`` and ``(*batch, K)``, K the elements of the separator.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.potentials import Attraction
+    >>> first = sweeps(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0)})[0]
+    >>> print(first)
+    collect: 0 -> 1, 1 numbers, 1 copies
+    >>> first.precision.item(), first.eta.item()  # with the factor's own precision, 1: a mean of 1.5 / 0.5
+    (-0.5, 1.5)
     """
 
     sweep: str  # "collect" or "distribute"
@@ -48,9 +57,9 @@ def sweeps(
 ) -> list[SweepMessage]:
     """All messages of the collect and then of the distribute sweep, in the order in which they are sent.
 
-    The message of a node without later neighbours (the root of its component) is not sent and not listed. Sums of
-    what a node receives and its own precision are the pivots of the elimination; at a root they are the inverse of
-    its variance. Lauritzen, Graphical Models, 1996, chapter 6; DESIGN section 7.
+    `graph` and `evidence` as of `infer`. The message of a node without later neighbours (the root of its component) is
+    not sent and not listed. Sums of what a node receives and its own precision are the pivots of the elimination; at a
+    root they are the inverse of its variance. Lauritzen, Graphical Models, 1996, chapter 6; DESIGN section 7.
 
     >>> from pgm_sync.graph import chain_graph
     >>> from pgm_sync.potentials import Attraction

@@ -20,22 +20,34 @@ from ..tables import Table, in_notebook
 
 
 class ModeCorrelation(NamedTuple):
-    """Correlation of one mode between two ends of a factor."""
+    """Correlation of one mode between two ends of a factor.
 
-    factor: Name
-    first: Name
-    second: Name
-    mode: str
-    rho: float
+    >>> import pgm_sync as ps
+    >>> row = ps.correlations(ps.chain_graph(2, (1,), ps.Correlation(0.8)))[0]
+    >>> row.rho, round(row.mutual_information, 4)  # -log(1 - 0.64) / 2
+    (0.8, 0.5108)
+    """
+
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # the other
+    mode: str  # as the maps label it
+    rho: float  # in (-1, 1)
     low: float  # 95 % interval (Fisher, or credible); nan where the number of samples is not known
-    high: float
+    high: float  # its upper end
     mutual_information: float  # nats, -log(1 - rho^2) / 2 (Eq. 3)
 
 
 class CorrelationTable(Table[ModeCorrelation]):
-    """Rows of `correlations`; prints as a table, in notebooks too.
+    """`rows` of `correlations`; prints as a table, in notebooks too.
 
     ``mutual_information[factor]``: nats between the ends of a factor over all modes together, cross terms included.
+
+    >>> import pgm_sync as ps
+    >>> ps.correlations(ps.chain_graph(3, (1,), lambda a, b: ps.Correlation(0.8 if a == 0 else -0.3)))
+    factor  ends   mode           rho     95 % interval  nats
+    (0, 1)  0 - 1  every element  +0.800                 0.5108
+    (1, 2)  1 - 2  every element  -0.300                 0.0472
     """
 
     head = ("factor", "ends", "mode", "rho", "95 % interval", "nats")
@@ -60,12 +72,18 @@ class CorrelationTable(Table[ModeCorrelation]):
 
 
 def correlations(graph: FactorGraph) -> CorrelationTable:
-    """Correlation of matching modes between the ends of every fitted `JointGaussian` and `Correlation` factor.
+    """Correlation of matching modes between the ends of a `graph`'s fitted `JointGaussian` and `Correlation` factors.
 
     Modes match by position; ends with different numbers of modes are compared in canonical correlations (largest
     first). Elementwise `Correlation` factors give one row, the mean over their elements. Intervals are Fisher's for
     the sample count recorded by `ps.fit` (the number of groups, where it was given groups: samples of one group are
     not independent), and take samples as Gaussian; credible ones after ``method="bayesian"``.
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(2000, 2, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)  # correlation sqrt(1/2)
+    >>> row = ps.correlations(ps.fit(ps.chain_graph(2, (1,)), {0: x[:, 0], 1: x[:, 1]}))[0]
+    >>> row.low < 0.5**0.5 < row.high
+    True
     """
     record = graph.graph.get("fit") or {}
     n = record.get("num_groups") or record.get("num_samples")
@@ -132,7 +150,11 @@ def _pair_rows(
 
 
 def interval(rho: float, n: int | None) -> tuple[float, float]:
-    """Fisher's 95 % interval of a correlation from n independent samples; nan for unknown or too small n."""
+    """Fisher's 95 % interval of a correlation `rho` from `n` independent samples; nan for unknown or too small n.
+
+    >>> [round(end, 3) for end in interval(0.8, n=100)]
+    [0.716, 0.861]
+    """
     if n is None or n < 4:
         return math.nan, math.nan
     center, half = math.atanh(rho), Z95 / math.sqrt(n - 3)

@@ -10,9 +10,15 @@ from ..graph.factor_graph import Name
 
 
 class Edge(NamedTuple):
-    """What a table says about one factor."""
+    """What a table says about one factor; made by `by_edge`.
 
-    factor: Name
+    >>> import pgm_sync as ps
+    >>> (edge,) = by_edge(ps.correlations(ps.chain_graph(2, (1,), ps.Correlation(0.8)))).values()
+    >>> edge.factor, edge.leading.rho
+    ((0, 1), 0.8)
+    """
+
+    factor: Name  # of the graph
     rows: dict[str, Any]  # mode label -> row
     information: float  # mutual information of all its modes together, nats
 
@@ -23,13 +29,23 @@ class Edge(NamedTuple):
 
 
 def widths(edges: Mapping[Name, Edge], most: float) -> dict[Name, float]:
-    """A line width per factor, up to `most`, its square growing with the mutual information."""
+    """A line width per factor of `edges`, up to `most`, its square growing with the mutual information.
+
+    >>> edges = {name: Edge(name, {}, information) for name, information in {"a": 0.0, "b": 1.0}.items()}
+    >>> widths(edges, most=5.0)
+    {'a': 1.0, 'b': 5.0}
+    """
     largest = max((e.information for e in edges.values()), default=0.0) or 1.0
     return {f: 1 + (most - 1) * math.sqrt(max(e.information, 0.0) / largest) for f, e in edges.items()}
 
 
 def by_edge(table: Iterable[Any]) -> dict[Name, Edge]:
-    """The rows of `table` by factor, in order of first appearance."""
+    """The rows of `table` by factor, in order of first appearance.
+
+    >>> import pgm_sync as ps
+    >>> list(by_edge(ps.correlations(ps.chain_graph(3, (1,), ps.Correlation(0.8)))))
+    [(0, 1), (1, 2)]
+    """
     rows: dict[Name, dict[str, Any]] = {}
     for row in table:
         modes = rows.setdefault(row.factor, {})
@@ -44,10 +60,18 @@ def by_edge(table: Iterable[Any]) -> dict[Name, Edge]:
 
 
 def modes(edges: Iterable[Edge]) -> list[str]:
-    """Every mode label, in order of first appearance."""
+    """Every mode label of `edges`, in order of first appearance.
+
+    >>> modes([Edge("a", {"mode 0": ..., "mode 1": ...}, 0.5), Edge("b", {"mode 1": ..., "mode 2": ...}, 0.5)])
+    ['mode 0', 'mode 1', 'mode 2']
+    """
     return list(dict.fromkeys(label for edge in edges for label in edge.rows))
 
 
 def edge_name(factor: Name) -> str:
-    """A factor's name as tables and figures show it."""
+    """A `factor`'s name as tables and figures show it.
+
+    >>> edge_name(("left", "right"))
+    'left – right'
+    """
     return " – ".join(map(str, factor)) if isinstance(factor, tuple) else str(factor)

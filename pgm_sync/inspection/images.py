@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -15,10 +15,22 @@ PAPER = (250, 250, 248)
 INK = (34, 34, 34)
 
 
+def image_shape(shape: Sequence[int]) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of contents that are pictures, or None: (H, W), (1, H, W) or (3, H, W), no side of length 1."""
+    full = (1, *shape) if len(shape) == 2 else tuple(shape)
+    if len(full) != 3 or full[0] not in (1, 3) or min(full[1:]) < 2:
+        return None
+    return full[0], full[1], full[2]
+
+
 def picture(image: Tensor, scale: int = 1) -> Image.Image:
     """One image ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, each pixel a square of `scale`.
 
     Values outside [0, 1] are clipped. Raises ShapeError, NotFiniteError.
+
+    >>> import torch
+    >>> picture(torch.zeros(3, 4, 6), scale=10).size  # width and height
+    (60, 40)
     """
     shown = image.detach().cpu()
     shown = shown[None] if shown.ndim == 2 else shown
@@ -35,7 +47,16 @@ def picture(image: Tensor, scale: int = 1) -> Image.Image:
 
 
 def sheet(images: Tensor, columns: int = 1, scale: int = 8, gap: int = 8) -> Image.Image:
-    """Images ``(n, C, H, W)`` in rows of `columns`, on paper."""
+    """Images ``(n, C, H, W)`` with values in [0, 1] in rows of `columns`, on paper.
+
+    A pixel becomes `scale` pixels a side; `images` are `gap` pixels apart.
+
+    >>> import torch
+    >>> sheet(torch.zeros(6, 3, 4, 4), columns=3, scale=1, gap=1).size  # 3 * 4 + 4 wide, 2 * 4 + 3 high
+    (16, 11)
+
+    Raises ShapeError, NotFiniteError.
+    """
     if len(images) == 0:
         raise ShapeError("a sheet needs at least one image")
     tiles = [picture(image, scale) for image in images]
@@ -49,7 +70,18 @@ def sheet(images: Tensor, columns: int = 1, scale: int = 8, gap: int = 8) -> Ima
 
 
 def comparison(pictures: Mapping[str, Tensor], columns: int = 2, scale: int = 8, gap: int = 8) -> Image.Image:
-    """Named sheets beside each other, each under its name."""
+    """Named sheets beside each other, each under its name: `pictures` ``{name: (n, C, H, W)}`` in [0, 1].
+
+    `columns` sheets in a row; `scale` and `gap` as of `sheet`.
+
+    >>> import torch
+    >>> one = comparison({"averaging": torch.zeros(2, 3, 8, 8)})
+    >>> two = comparison({"averaging": torch.zeros(2, 3, 8, 8), "learned": torch.zeros(2, 3, 8, 8)})
+    >>> two.width == 2 * one.width, two.height == one.height
+    (True, True)
+
+    Raises ShapeError, NotFiniteError.
+    """
     sheets = {name: sheet(images, scale=scale, gap=gap) for name, images in pictures.items()}
     if not sheets:
         raise ShapeError("a comparison needs at least one sheet")
@@ -68,7 +100,12 @@ def comparison(pictures: Mapping[str, Tensor], columns: int = 2, scale: int = 8,
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as the content of a PNG file."""
+    r"""The `image` as the content of a PNG file.
+
+    >>> import torch
+    >>> png(picture(torch.zeros(3, 4, 4)))[:4]
+    b'\x89PNG'
+    """
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

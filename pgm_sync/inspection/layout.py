@@ -22,13 +22,19 @@ MOST_NODES = 250  # beyond, a drawing shows a ball of wool, and placing the node
 
 
 class Layout(NamedTuple):
-    """Positions in units of one node distance, y downwards."""
+    """Positions in units of one node distance, y downwards.
+
+    >>> import pgm_sync as ps
+    >>> placed = layout(ps.chain_graph(2, (1,)))
+    >>> placed.positions[0], placed.positions[1], placed.positions[0, 1]  # the factor stands between its ends
+    ((0.0, 0.0), (1.0, 0.0), (0.5, 0.0))
+    """
 
     positions: dict[Name, Point]  # of trajectories, variables and factors
     boxes: dict[Name, Point]  # width and height of variables that are drawn as a box: canvases
 
     def anchor(self, name: Name, towards: Point) -> Point:
-        """Where an edge from `towards` meets a node: its position, or the nearest point of its box."""
+        """Where an edge from `towards` meets the node `name`: its position, or the nearest point of its box."""
         x, y = self.positions[name]
         if name not in self.boxes:
             return x, y
@@ -43,11 +49,16 @@ class Layout(NamedTuple):
 
 
 def layout(graph: FactorGraph, positions: Mapping[Name, Point] | None = None) -> Layout:
-    """A layout that shows what the graph is.
+    """A layout of a `graph` that shows what it is.
 
     Windows of a canvas stand where they look at it; names ``(row, column)`` on a grid; a chain on a line, a
     ring or a complete graph on a circle; anything else by Kamada and Kawai's springs. `positions` of
     trajectories and variables, where given, take precedence; factors stand between their ends.
+
+    >>> import pgm_sync as ps
+    >>> placed = layout(ps.grid_graph(2, 2, (1,)))
+    >>> placed.positions[0, 0], placed.positions[1, 1]
+    ((0.0, 0.0), (1.0, 1.0))
 
     Raises PgmSyncError if the graph has more than 250 nodes, EmptyGraphError, GraphStructureError.
     """
@@ -65,9 +76,14 @@ def layout(graph: FactorGraph, positions: Mapping[Name, Point] | None = None) ->
 
 
 def windows(graph: FactorGraph) -> tuple[Name, dict[Name, Crop]] | None:
-    """The canvas of the graph and the crop that each trajectory sees of it, or None.
+    """The canvas of a `graph` and the crop that each trajectory sees of it, or None.
 
     Only where there is one canvas and every trajectory sees it through one crop.
+
+    >>> import pgm_sync as ps
+    >>> canvas, crops = windows(ps.wide_canvas((3, 12, 48), window=(12, 12), stride=9))
+    >>> canvas, crops["w1"].start[-1]
+    ('canvas', 9)
     """
     if len(graph.hidden) != 1:
         return None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import MissingPackageError, ShapeError
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
+from .difference import DifferenceTable
 from .edges import by_edge, edge_name, modes, widths
 from .layout import Point, layout
+from .noise_levels import LevelTable
+from .recording import Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +25,13 @@ if TYPE_CHECKING:
 
 
 def pyplot() -> Any:
+    """`matplotlib.pyplot`, imported when first needed.
+
+    >>> pyplot().__name__
+    'matplotlib.pyplot'
+
+    Raises MissingPackageError without matplotlib.
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -31,7 +43,14 @@ def pyplot() -> Any:
 
 
 def correlation_colours() -> Any:
-    """The diverging colour map of all figures: blue for -1, grey for 0, orange for 1."""
+    """The diverging colour map of all figures: blue for -1, grey for 0, orange for 1.
+
+    >>> red, _, blue, _ = correlation_colours()(0.0)  # the colour of -1
+    >>> bool(blue > red)
+    True
+
+    Raises MissingPackageError without matplotlib.
+    """
     pyplot()
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -51,7 +70,14 @@ def draw_graph(
     Trajectories are circles, hidden variables dashed double circles (canvases dashed boxes), factors small
     squares. With a correlation `table`, ``ps.correlations(fitted)``, an edge has the colour of its leading
     mode's correlation, and its width grows with the mutual information of all its modes. `positions` of
-    trajectories and variables, in node distances, y downwards, override the layout.
+    trajectories and variables, in node distances, y downwards, override the layout. `ax` is where to draw, by default
+    new axes; `labels` writes names.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(3, (1,), ps.Correlation(0.8))
+    >>> axes = draw_graph(graph, ps.correlations(graph))
+    >>> sorted({text.get_text() for text in axes.texts} & {"0", "1", "2"})
+    ['0', '1', '2']
 
     Raises MissingPackageError without matplotlib, PgmSyncError on more than 250 nodes.
     """
@@ -120,9 +146,15 @@ def draw_graph(
 
 
 def draw_correlations(table: Iterable[Any], ax: Axes | None = None, numbers: bool | None = None) -> Axes:
-    """A heat map of a correlation table: one row per edge, one column per mode.
+    """A heat map of a correlation `table`: one row per edge, one column per mode.
 
-    `numbers` writes each correlation into its cell (default: up to 150 cells).
+    `numbers` writes each correlation into its cell (default: up to 150 cells). `ax` is where to draw, by default new
+    axes.
+
+    >>> import pgm_sync as ps
+    >>> axes = draw_correlations(ps.correlations(ps.chain_graph(3, (1,), ps.Correlation(0.8))))
+    >>> [text.get_text() for text in axes.texts]
+    ['0.80', '0.80']
 
     Raises MissingPackageError without matplotlib, ShapeError on an empty table.
     """
@@ -150,9 +182,14 @@ def draw_correlations(table: Iterable[Any], ax: Axes | None = None, numbers: boo
 
 
 def draw_images(pictures: Mapping[str, Tensor], columns: int = 2) -> Figure:
-    """Named image batches ``(n, C, H, W)`` with values in [0, 1], each sheet under its name.
+    """Named image batches ``(n, C, H, W)`` with values in [0, 1], each sheet under its name, `columns` in a row.
 
-    Raises MissingPackageError without matplotlib, ShapeError, NotFiniteError.
+    >>> import torch
+    >>> figure = draw_images({"averaging": torch.zeros(2, 3, 8, 8), "learned": torch.ones(2, 3, 8, 8)})
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['averaging', 'learned']
+
+    Raises MissingPackageError without matplotlib, ShapeError without `pictures`, NotFiniteError.
     """
     plt = pyplot()
     from .images import sheet
@@ -171,3 +208,83 @@ def draw_images(pictures: Mapping[str, Tensor], columns: int = 2) -> Figure:
         ax.imshow(made, interpolation="nearest")
         ax.set_title(name, fontsize=10, loc="left")
     return figure
+
+
+def draw_noise_levels(table: LevelTable, most: int = 6) -> Figure:
+    """Curves over the noise level: movement if a factor were cut, and posterior correlation of its leading mode.
+
+    The `most` factors that move most have colours and names, the others are thin.
+
+    Raises MissingPackageError without matplotlib, ShapeError on an empty table.
+    """
+    plt = pyplot()
+    if not len(table):
+        raise ShapeError("the table of noise levels has no row to draw")
+    rows = {factor: table.of(factor) for factor in table.modes}
+    reach = {f: max((r.movement for r in own if math.isfinite(r.movement)), default=0.0) for f, own in rows.items()}
+    leading = sorted(reach, key=lambda f: -reach[f])[:most]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for factor in sorted(rows, key=lambda f: f in leading):
+        style: dict[str, Any] = {"color": "#b5b5b0", "linewidth": 0.7}
+        if factor in leading:
+            style = {"color": f"C{leading.index(factor)}", "linewidth": 1.6, "label": edge_name(factor)}
+        for ax, what in zip(axes, ("movement", "rho"), strict=True):
+            ax.plot(table.log_snr, [getattr(row, what) for row in rows[factor]], **style)
+    for ax, what in zip(axes, ("movement of the joint means if cut", "posterior correlation"), strict=True):
+        ax.axhline(0, color="#9a9a96", linewidth=0.6, zorder=0)
+        ax.set(xlabel="log signal-to-noise ratio", title=what)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_steps(recording: Recording) -> Figure:
+    """Correction of every trajectory, and pull of every factor, root mean squares step by step.
+
+    Raises MissingPackageError without matplotlib, ShapeError on an empty recording.
+    """
+    plt = pyplot()
+    if not recording.records:
+        raise ShapeError("the recording has no step to draw")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for name, values in recording.correction.items():
+        axes[0].plot(recording.step, values, label=str(name) if len(recording.correction) <= 8 else None)
+    pulls: dict[Any, list[Any]] = {}
+    for (factor, _), values in recording.flow.items():
+        pulls.setdefault(factor, []).append(values)
+    for factor, ends in pulls.items():
+        label = edge_name(factor) if len(pulls) <= 8 else None
+        axes[1].plot(recording.step, torch.tensor(np.stack(ends)).square().mean(0).sqrt(), label=label)
+    for ax, title in zip(axes, ("correction of trajectories", "pull of factors"), strict=True):
+        ax.set(xlabel="step", title=title)
+        ax.spines[["top", "right"]].set_visible(False)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_difference(
+    table: DifferenceTable, names: tuple[str, str] = ("this", "other"), most: int = 30, ax: Axes | None = None
+) -> Axes:
+    """The largest differences between two correlation tables, with their 95 % intervals where known.
+
+    Raises MissingPackageError without matplotlib, ShapeError where the tables share no row.
+    """
+    plt = pyplot()
+    rows = sorted((r for r in table if math.isfinite(r.difference)), key=lambda r: -abs(r.difference))[:most]
+    if not rows:
+        raise ShapeError("the two tables share no factor and mode")
+    if ax is None:
+        ax = plt.subplots(figsize=(6, 1 + 0.24 * len(rows)), layout="constrained")[1]
+    colours = correlation_colours()
+    for k, row in enumerate(rows):
+        if math.isfinite(row.low):
+            ax.plot([row.low, row.high], [k, k], color="#6d6d69", linewidth=1.2)
+        colour = colours((max(-1.0, min(1.0, row.difference)) + 1) / 2)
+        ax.plot(row.difference, k, "o", color=colour, mec="#3c3c3a", mew=0.6)
+    ax.axvline(0, color="#9a9a96", linewidth=0.8, linestyle="--", zorder=0)
+    ax.set_yticks(range(len(rows)), [f"{edge_name(r.factor)}  {r.mode}" for r in rows], fontsize=8)
+    ax.set_xlabel(f"correlation in {names[0]} minus {names[1]}")
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

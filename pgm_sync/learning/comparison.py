@@ -28,22 +28,22 @@ CRITERIA = ("likelihood", "score")
 class GraphScore(NamedTuple):
     """A row of `compare_graphs`: nats per joint sample, held out."""
 
-    name: str
-    log_likelihood: float
+    name: str  # of the candidate
+    log_likelihood: float  # mean
     gain: float  # over independent trajectories
     interval: tuple[float, float]  # 95 %, of the gain, bootstrapped over groups
-    samples: int
+    samples: int  # scored
 
 
 class GraphLoss(NamedTuple):
     """A row of `compare_graphs` by joint denoising: squared error over that of the denoisers alone, held out."""
 
-    name: str
+    name: str  # of the candidate
     loss: float  # mean over noise levels; 1 without any coupling
     gain: float  # 1 - loss
     interval: tuple[float, float]  # 95 %, of the gain, bootstrapped over groups
     behind: tuple[float, float]  # 95 %, of what its loss has more than the best one's, paired
-    samples: int
+    samples: int  # scored
 
 
 def compare_graphs(
@@ -73,9 +73,19 @@ def compare_graphs(
         for "score", as for ``fit(method="score")``; the denoisers should not have been trained on `data`.
     folds, groups
         samples of one group are held out together, and resampled together for the intervals.
+    shrinkage, seed
+        as for `fit_moments`; of the folds and the noise.
 
     Raises ParameterError (features differ, fewer than 2 folds, no denoisers), BatchError (fewer groups than folds),
     UnsupportedError ("score" on a shared canvas), UnknownNameError (a trajectory without a denoiser), and as `fit`.
+
+    A random walk over three nodes: a chain says as much as the complete graph, with a parameter less.
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(1000, 3, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    >>> candidates = {"chain": ps.chain_graph(3, 1), "complete": ps.complete_graph(3, 1), "star": ps.star_graph(2, 1)}
+    >>> [row.name for row in ps.compare_graphs(candidates, {k: x[:, k] for k in range(3)})]
+    ['chain', 'complete', 'star']
     """
     if by not in CRITERIA:
         raise ParameterError(f"by={by!r} is not one of {', '.join(CRITERIA)}", by=by)

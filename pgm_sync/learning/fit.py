@@ -47,6 +47,18 @@ def fit(graph: FactorGraph, data: Any, method: str = "moments", **options: Any) 
     Raises UnknownNameError, ShapeError, BatchError, NotFiniteError on the data, ParameterError on a method, an option
     it does not take, or a graph without JointGaussian factors, CovarianceError where the moments are singular (shrink
     more), ConvergenceError, DiagnosticsError where draws cannot be trusted.
+
+    Two scalars whose correlation is 0.8, from 2,000 samples of both:
+
+    >>> import torch, pgm_sync as ps
+    >>> generator = torch.Generator().manual_seed(2)
+    >>> left, noise = torch.randn(2, 2000, 1, generator=generator)
+    >>> right = 0.8 * left + 0.6 * noise
+    >>> fitted = ps.fit(ps.chain_graph(2, shape=(1,)), {0: left, 1: right})
+    >>> ps.correlations(fitted)
+    factor  ends   mode  rho     95 % interval     nats
+    (0, 1)  0 - 1  0     +0.797  [+0.780, +0.812]  0.5040
+
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} is not one of {', '.join(METHODS)}", method=method)

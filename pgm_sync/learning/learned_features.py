@@ -37,6 +37,14 @@ def pca_features(graph: FactorGraph, data: Mapping[Name, Any], count: int) -> Fa
 
     Raises as `fit` on data, ParameterError where the data do not span `count` directions, UnsupportedError for fitted
     factors.
+
+    Contents that vary in their first number most:
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 1.0])
+    >>> graph = ps.pca_features(ps.chain_graph(2, shape=(3,)), {0: x, 1: x.flip(0)}, count=1)
+    >>> graph.maps((0, 1))[0].basis.abs().round(decimals=1)
+    tensor([[1., 0., 0.]], dtype=torch.float64)
     """
     whole = _whole(graph, data)
     return with_features(graph, _principal_features(graph, whole, torch.zeros(0), 0)(count))
@@ -68,10 +76,22 @@ def canonical_features(
         From few samples, directions of little variance are correlated by chance; with a large ridge the directions
         become those of largest covariance. By default chosen by cross-validation, for the most information captured on
         samples not seen.
+    data
+        ``{trajectory: (n, *shape)}``, as for `fit_moments`.
     groups, seed
         of the samples, for the folds of that choice.
 
     Raises as `pca_features`, and ParameterError where all edges of a trajectory together have fewer directions.
+
+    Contents that share their last number, which varies least:
+
+    >>> import torch, pgm_sync as ps
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> first, second = torch.randn(2, 1000, 3, generator=generator) * torch.tensor([3.0, 1.0, 0.5])
+    >>> second[:, 2] = first[:, 2]
+    >>> graph = ps.canonical_features(ps.chain_graph(2, shape=(3,)), {0: first, 1: second}, count=1)
+    >>> graph.maps((0, 1))[0].basis.abs().round(decimals=1)
+    tensor([[0., 0., 1.]], dtype=torch.float64)
     """
     whole = _whole(graph, data)
     labels = group_labels(len(next(iter(whole.values()))), groups)
@@ -172,18 +192,27 @@ KINDS: dict[str, Callable[[FactorGraph, Mapping[Name, Tensor], Tensor, int], Tak
 class FeatureScore(NamedTuple):
     """A row of `choose_features`, held out."""
 
-    kind: str
-    number: int
+    kind: str  # "dct", "pca" or "cca"
+    number: int  # as the candidates count
     features: int  # of the trajectory that has most
     information: float  # nats per joint sample: log density of the joint model over its own independent nodes
     interval: tuple[float, float]  # 95 %, bootstrapped over groups
     behind: tuple[float, float]  # 95 % of what the best row has more, paired
-    shrinkage: Shrinkage
-    samples: int
+    shrinkage: Shrinkage  # for a fit to the same data
+    samples: int  # scored
 
 
 class FeatureChoice(NamedTuple):
-    """What `choose_features` found; ``fit(choice.graph, data, shrinkage=choice.shrinkage)`` goes on from there."""
+    """What `choose_features` found; ``fit(choice.graph, data, shrinkage=choice.shrinkage)`` goes on from there.
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(200, 1, 8, generator=torch.Generator().manual_seed(0)).cumsum(-1)
+    >>> data = {0: x[..., :4], 1: x[..., 4:]}
+    >>> choice = choose_features(ps.chain_graph(2, (1, 4)), data, {"dct": [1, 2, 4]}, shrinkage="oas")
+    >>> fitted = ps.fit(choice.graph, data, shrinkage=choice.shrinkage)
+    >>> [(row.kind, row.number) for row in choice.rows]  # best first
+    [('dct', 2), ('dct', 4), ('dct', 1)]
+    """
 
     graph: FactorGraph  # with the best features, learned on all data; not fitted
     rows: list[FeatureScore]  # best first
@@ -251,8 +280,21 @@ def choose_features(
         `pca_features`, `canonical_features`.
     groups
         a label per sample; whole groups are held out, and resampled for intervals.
+    data, seed, progress
+        as for `fit_moments`; of the folds; whether to show a progress bar.
 
     Raises ParameterError (kinds, counts), BatchError (fewer groups than folds), and as `fit`.
+
+    Contents that share their last number only: principal components miss it, canonical directions do not.
+
+    >>> import torch, pgm_sync as ps
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> first, second = torch.randn(2, 500, 3, generator=generator) * torch.tensor([3.0, 1.0, 0.5])
+    >>> second[:, 2] = first[:, 2] + 0.1 * second[:, 2]
+    >>> graph, candidates = ps.chain_graph(2, (3,)), {"pca": [1], "cca": [1]}
+    >>> choice = ps.choose_features(graph, {0: first, 1: second}, candidates, shrinkage="oas", folds=3)
+    >>> [(row.kind, round(row.information, 1)) for row in choice.rows]
+    [('cca', 2.1), ('pca', -0.0)]
     """
     for kind in candidates:
         if kind not in KINDS:

@@ -24,13 +24,12 @@ from .symmetry import Tie, Ties, bind_ties, describe_ties
 class FeatureMoments:
     """Moments of the features that a graph's factors see, gathered batch by batch: data need not fit into memory.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> graph = chain_graph(2, 3)
-    >>> moments = FeatureMoments(graph)
-    >>> for _ in range(4):
-    ...     moments.update({0: torch.randn(50, 3), 1: torch.randn(50, 3)})
-    >>> moments.count
-    200
+    >>> import torch, pgm_sync as ps
+    >>> moments = ps.FeatureMoments(ps.chain_graph(2, shape=(1,)))
+    >>> for x in torch.tensor([[1.0], [-1.0]]), torch.tensor([[3.0], [-3.0]]):
+    ...     moments.update({0: x, 1: -x})
+    >>> moments.count, moments.covariance.tolist()
+    (4, [[5.0, -5.0], [-5.0, 5.0]])
 
     Pass it to `fit` in the place of data, with ``shrinkage="oas"``, "none" or a number (Ledoit and Wolf's intensity
     needs the samples themselves). Batches combine exactly, in any order up to rounding [Chan, Golub, LeVeque 1983].
@@ -96,6 +95,8 @@ def fit_moments(
     groups
         a label per sample: samples of one group (crops of one photograph) are not independent, and are held out
         together.
+    seed
+        of the choice of what is held out.
     ties
         `Symmetry`, `Stationary`, or several: moments are averaged over them, so that edges share parameters.
         Intensities of shrinkage are those of the samples without ties, which is more than needed.
@@ -103,7 +104,15 @@ def fit_moments(
     The score is the mean log density of held-out samples in nats (``details["heldout_independent"]``: without
     edges). Factors that see different parts of one trajectory are fitted one by one.
 
-    Raises as `fit`.
+    Raises as `fit`, UnsupportedError for ties of graphs with hidden variables without data.
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.tensor([[1.0], [-1.0], [2.0], [-2.0]])
+    >>> y = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]])
+    >>> fitted = fit_moments(ps.chain_graph(2, (1,)), {0: x, 1: y}, shrinkage=0.5, heldout=0.0)
+    >>> fitted.potential((0, 1)).covariance  # -0.5 by the samples, half of it after shrinkage
+    tensor([[ 2.5000, -0.2500],
+            [-0.2500,  1.0000]], dtype=torch.float64)
     """
     problem = pose(graph)
     if isinstance(data, FeatureMoments):

@@ -18,18 +18,25 @@ from ..tables import in_notebook
 
 @dataclass(frozen=True)
 class Fit:
-    """The record of a fit; `Fit.of` reads it from a fitted graph, saved ones included."""
+    """The record of a fit; `Fit.of` reads it from a fitted graph, saved ones included.
 
-    method: str
-    num_samples: int
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(500, 2, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    >>> record = ps.Fit.of(ps.fit(ps.chain_graph(2, (1,)), {0: x[:, 0], 1: x[:, 1]}))
+    >>> record.method, record.num_samples, record.features
+    ('moments', 500, 2)
+    """
+
+    method: str  # as `fit` takes it
+    num_samples: int  # joint ones
     features: int  # P, of all trajectories together
     data: str  # fingerprint of what was fitted
     num_groups: int | None = None  # independent groups of samples, where they were named
     objective: list[float] = field(default_factory=list)  # what was minimised, per sweep or iteration
     heldout: float | None = None  # the score on samples kept back; `details` says of what kind
-    heldout_samples: int = 0
-    seed: int | None = None
-    versions: dict[str, str] = field(default_factory=lambda: versions())
+    heldout_samples: int = 0  # how many
+    seed: int | None = None  # of what was random
+    versions: dict[str, str] = field(default_factory=lambda: versions())  # of packages
     details: dict[str, Any] = field(default_factory=dict)  # what only this method has
 
     @staticmethod

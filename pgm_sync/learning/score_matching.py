@@ -87,8 +87,8 @@ def fit_score(
         weight >= 0 of the divergence of the fit by moments from the potentials, in nats per feature, against the loss
         (relative to that of uncoupled denoisers). Large: moments. It also bars the way to potentials that are not
         normalisable, where the loss by itself may lead.
-    data, shrinkage, heldout, groups
-        as for `fit_moments`.
+    graph, data, shrinkage, heldout, groups, seed, progress
+        as for `fit_moments`; whether to show a progress bar.
     potentials
         "score" as described; "moments" as `fit_moments` finds them; "keep" as they are (any factors).
     scales, base, canvas_weights, noise_correlation, epochs, batch_size, learning_rate, patience, checkpoint, cache
@@ -96,6 +96,15 @@ def fit_score(
 
     Raises as `fit`, and UnsupportedError for potentials="score" with trajectories that share a canvas, or factors that
     see different parts of one; SavedFileError on a checkpoint of another run.
+
+    >>> import torch, pgm_sync as ps
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> left, noise = torch.randn(2, 500, 1, generator=generator)
+    >>> denoiser = ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> data = {0: left, 1: 0.8 * left + 0.6 * noise}
+    >>> fitted = fit_score(ps.chain_graph(2, (1,)), data, denoisers=denoiser, iterations=20)
+    >>> round(ps.correlations(fitted)[0].rho, 1)
+    0.8
     """
     if denoisers is None:
         raise ParameterError("method='score' needs denoisers={trajectory: denoiser}, or one for all")

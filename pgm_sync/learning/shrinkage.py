@@ -44,11 +44,17 @@ def shrink_between(covariance: Tensor, blocks: Mapping[Any, Tensor], intensity: 
 
 
 def shrunk_covariance(centred: Tensor, shrinkage: str | float) -> tuple[Tensor, float]:
-    """Shrunk covariance ``(P, P)`` of centred samples ``(n, P)``, and the intensity used, in [0, 1].
+    """Shrunk covariance ``(P, P)`` of `centred` samples ``(n, P)``, and the intensity used, in [0, 1].
 
     The samples are scaled to unit variance first and the result is scaled back: modes of very different variance
-    are each shrunk towards independence, not towards the average variance. "ledoit_wolf" and "oas" choose the
-    intensity (Ledoit and Wolf 2004; Chen et al. 2010, as implemented in scikit-learn), a number fixes it.
+    are each shrunk towards independence, not towards the average variance. `shrinkage`: "ledoit_wolf" and "oas" choose
+    the intensity (Ledoit and Wolf 2004; Chen et al. 2010, as implemented in scikit-learn), a number fixes it.
+
+    >>> import torch
+    >>> samples = torch.tensor([[1.0, 2.0], [-1.0, -2.0]]).double()
+    >>> shrunk_covariance(samples, 0.25)[0]  # three quarters of the covariance, all of the variances
+    tensor([[1.0000, 1.5000],
+            [1.5000, 4.0000]], dtype=torch.float64)
 
     Raises ParameterError on an unknown method or an intensity outside [0, 1].
     """

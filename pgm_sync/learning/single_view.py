@@ -58,6 +58,19 @@ def fit_single_view(
     exponential kernels continues it. From the joint covariance of all features it is Eq. 14 again.
 
     Raises as `fit`, and UnsupportedError for factors that see different parts of one trajectory.
+
+    Windows of a stationary series, ``x_{k+1} = 0.9 x_k + noise``, one at a time; two of them, side by side:
+
+    >>> import torch, pgm_sync as ps
+    >>> noise, x = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2000, 8)
+    >>> x[:, 0] = noise[:, 0]
+    >>> for k in range(1, 8):
+    ...     x[:, k] = 0.9 * x[:, k - 1] + 0.19**0.5 * noise[:, k]
+    >>> graph = ps.chain_graph(2, shape=(8,))
+    >>> fitted = fit_single_view(graph, x, positions={0: 0, 1: 8})
+    >>> covariance = fitted.potential((0, 1)).covariance
+    >>> round(covariance[7, 8].item(), 1)  # the last of one and the first of the next, never seen together
+    0.9
     """
     problem = pose(graph)
     problem.require_whole("method='single_view'")

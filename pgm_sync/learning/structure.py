@@ -61,11 +61,10 @@ def learn_structure(
 
     ``fitted.graph["structure"]`` records the mutual information in nats of all pairs, and what was chosen.
 
-    >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
-    >>> graph = FactorGraph()
-    >>> for k in range(3):
-    ...     graph.add_trajectory(k, 1)
-    >>> sorted(learn_structure(graph, {k: x[:, k : k + 1] for k in range(3)}).factors)
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(500, 3, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)  # a random walk
+    >>> fitted = ps.learn_structure(ps.complete_graph(3, shape=(1,)), {k: x[:, k] for k in range(3)})
+    >>> sorted(fitted.factors)
     [(0, 1), (1, 2)]
 
     Raises ParameterError on an unknown method or a single trajectory; errors on data as `fit`.

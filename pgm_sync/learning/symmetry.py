@@ -30,7 +30,15 @@ class Symmetry:
     `Permutation`), the identity if not given. What the factors see must be closed under it, as cosine modes are under
     flips.
 
-    >>> swap = Symmetry({"left": "right", "right": "left"}, Flip((1, 8, 4)))
+    A walk that may as well go the other way, so that both ends have one variance:
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(200, 2, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    >>> swap = ps.Symmetry({0: 1, 1: 0})
+    >>> fitted = ps.fit(ps.chain_graph(2, (1,)), {0: x[:, 0], 1: x[:, 1]}, ties=swap)
+    >>> left, right = fitted.potential((0, 1)).covariance.diagonal()
+    >>> abs((left - right).item()) < 1e-6
+    True
 
     Checked by `fit`, which raises ParameterError unless `nodes` is a permutation that takes edges to edges.
     """
@@ -39,7 +47,7 @@ class Symmetry:
     maps: Mapping[Name, LinearMap] | LinearMap | None = None
 
     def map(self, name: Name, shape: tuple[int, ...]) -> LinearMap:
-        """What happens to the content of a trajectory."""
+        """What happens to the content of the trajectory `name`, of a `shape`."""
         chosen = self.maps.get(name) if isinstance(self.maps, Mapping) else self.maps
         return Identity(shape) if chosen is None else chosen
 
@@ -56,8 +64,14 @@ class Stationary:
     one displacement. That may leave the cliques of the graph indefinite; the blocks between trajectories then shrink by
     as little as makes them positive definite, which keeps equal what is equal (clipped eigenvalues would not).
 
-    >>> Stationary({k: 24 * k for k in range(4)}).positions[2]
-    48
+    Correlations of neighbours in a row of three become one:
+
+    >>> import torch, pgm_sync as ps
+    >>> x = torch.randn(200, 3, 1, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    >>> data, places = {k: x[:, k] for k in range(3)}, ps.Stationary({k: k for k in range(3)})
+    >>> first, second = ps.correlations(ps.fit(ps.chain_graph(3, (1,)), data, ties=places))
+    >>> abs(first.rho - second.rho) < 1e-6
+    True
     """
 
     positions: Mapping[Name, Place]
@@ -69,8 +83,10 @@ Tie = Symmetry | Stationary
 def mirror(graph: FactorGraph, names: Sequence[Name] | None = None, axis: int = -1) -> Symmetry:
     """Trajectories in reverse order, each flipped along `axis` of its shape: what a mirrored picture shows.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> mirror(chain_graph(3, (1, 8, 4))).nodes
+    `names` are the trajectories in their order, all of the graph by default.
+
+    >>> import pgm_sync as ps
+    >>> ps.mirror(ps.chain_graph(3, shape=(1, 8, 4))).nodes
     {0: 2, 1: 1, 2: 0}
 
     Raises UnknownNameError.

@@ -15,11 +15,18 @@ from torch import Tensor
 from ..errors import ParameterError, ShapeError
 from ..spec import Spec
 
+#: Sizes of the axes of a content, without batch dimensions.
 Shape = tuple[int, ...]
 
 
 def as_shape(shape: Sequence[int] | int, what: str = "shape") -> Shape:
-    """`shape` as a tuple of positive integers (numpy's too), or ShapeError."""
+    """`shape` as a tuple of positive integers (numpy's too); `what` names it in messages.
+
+    Raises ShapeError for anything else.
+
+    >>> as_shape(5), as_shape([1, 12, 12])
+    ((5,), (1, 12, 12))
+    """
     given = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     if not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in given):
         raise ShapeError(f"{what} {shape!r} is not a tuple of positive integers", shape=shape)
@@ -27,7 +34,13 @@ def as_shape(shape: Sequence[int] | int, what: str = "shape") -> Shape:
 
 
 def as_integers(values: Any, what: str) -> tuple[int, ...]:
-    """A sequence of integers (numpy's too) as a tuple, or ParameterError."""
+    """A sequence of integers (numpy's too) as a tuple; `what` names the `values` in messages.
+
+    Raises ParameterError for anything else.
+
+    >>> as_integers([2, 3], "the size")
+    (2, 3)
+    """
     given = tuple(values) if isinstance(values, Iterable) else None
     if given is None or not all(isinstance(n, Integral) and not isinstance(n, bool) for n in given):
         raise ParameterError(f"{what} {values!r} is not a sequence of integers", value=values)
@@ -39,6 +52,14 @@ class LinearMap(Spec, abc.ABC):
 
     Laws (tested for every map): ``adjoint`` is the transpose, ``<apply(x), y> == <x, adjoint(y)>``, and
     ``dense() @ x.flatten() == apply(x).flatten()``.
+
+    >>> import torch, pgm_sync as ps
+    >>> crop = ps.Crop((4,), start=(1,), size=(2,))
+    >>> crop.dense()
+    tensor([[0., 1., 0., 0.],
+            [0., 0., 1., 0.]], dtype=torch.float64)
+    >>> crop.adjoint(torch.tensor([5.0, 6.0]))
+    tensor([0., 5., 6., 0.])
     """
 
     in_shape: Shape
@@ -51,11 +72,11 @@ class LinearMap(Spec, abc.ABC):
 
     @abc.abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """Map ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``."""
+        """Map x ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``."""
 
     @abc.abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        """Map ``(*batch, *out_shape)`` to ``(*batch, *in_shape)`` by the transpose."""
+        """Map y ``(*batch, *out_shape)`` to ``(*batch, *in_shape)`` by the transpose."""
 
     @property
     def in_size(self) -> int:
@@ -68,7 +89,7 @@ class LinearMap(Spec, abc.ABC):
         return math.prod(self.out_shape)
 
     def dense(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
-        """The matrix ``(out_size, in_size)``; meant for small maps and for tests."""
+        """The matrix ``(out_size, in_size)`` in `dtype` on `device`; meant for small maps and for tests."""
         rows = torch.eye(self.out_size, dtype=dtype, device=device).reshape(self.out_size, *self.out_shape)
         return self.adjoint(rows).reshape(self.out_size, self.in_size)
 
@@ -92,7 +113,15 @@ class LinearMap(Spec, abc.ABC):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Composition(LinearMap):
-    """`outer` after `inner`; made by ``outer @ inner``."""
+    """`outer` after `inner`; made by ``outer @ inner``.
+
+    >>> import torch, pgm_sync as ps
+    >>> last_two_mirrored = ps.Flip((2,)) @ ps.Crop((4,), start=(2,), size=(2,))
+    >>> last_two_mirrored.apply(torch.arange(4))
+    tensor([3, 2])
+
+    Raises ShapeError if the inner map's output is not what the outer takes, ParameterError (not a map).
+    """
 
     outer: LinearMap
     inner: LinearMap
@@ -111,6 +140,7 @@ class Composition(LinearMap):
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
+        """Shape that the inner map takes."""
         return self.inner.in_shape
 
     @property

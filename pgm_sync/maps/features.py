@@ -15,7 +15,15 @@ from .base import LinearMap, Shape, as_integers, as_shape
 
 
 class FeatureMap(LinearMap):
-    """``features = rows @ x`` with orthonormal rows; a subclass gives the rows, ``(out_size, in_size)``."""
+    """``features = rows @ x`` with orthonormal rows (Eq. 13); a subclass gives the rows, ``(out_size, in_size)``.
+
+    White noise of the content is white noise of the features, because ``rows @ rows.T`` is the identity:
+
+    >>> import torch, pgm_sync as ps
+    >>> rows = ps.DCT((4,), modes=2).rows
+    >>> torch.allclose(rows @ rows.T, torch.eye(2, dtype=rows.dtype))
+    True
+    """
 
     orthonormal = True
 
@@ -37,13 +45,19 @@ class FeatureMap(LinearMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DCT(FeatureMap):
-    """The `modes` lowest-frequency cosines over the last two axes (the last one, for vectors), per channel.
+    """The `modes` lowest-frequency cosines over the last two axes (the last one, for vectors), per channel (Eq. 13).
 
-    Modes are ordered by spatial frequency, the constant first. Output shape ``(*channels, modes)``. A feature
-    is a coordinate in an orthonormal basis, so the first is ``sqrt(number of pixels) * mean``.
+    `in_shape` is the content's shape. Modes are ordered by spatial frequency, the constant first. Output shape
+    ``(*channels, modes)``. A feature is a coordinate in an orthonormal basis, so the first is
+    ``sqrt(number of pixels) * mean``.
 
-    >>> DCT((3, 12, 12), modes=4).out_shape
+    >>> import torch, pgm_sync as ps
+    >>> ps.DCT((3, 12, 12), modes=4).out_shape
     (3, 4)
+    >>> ps.DCT((1, 4, 4), modes=1).apply(torch.full((1, 4, 4), 0.5)).item()
+    2.0
+
+    Raises ParameterError if `modes` is no number between 1 and the number of pixels.
     """
 
     in_shape: Shape
@@ -101,15 +115,25 @@ def _dct_matrix(n: int) -> Tensor:
 
 
 def ChannelMeans(in_shape: Shape) -> DCT:
-    """One feature per channel, ``sqrt(number of pixels) * mean`` (the scale keeps noise white)."""
+    """One feature per channel of `in_shape`, ``sqrt(number of pixels) * mean`` (the scale keeps noise white; Eq. 13).
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.ChannelMeans((2, 4, 4)).apply(torch.ones(2, 4, 4)).flatten().tolist()
+    [4.0, 4.0]
+    """
     return DCT(in_shape, modes=1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Features(FeatureMap):
-    """Features in a basis of your own: ``basis`` is ``(r, *in_shape)`` with orthonormal rows.
+    """Features in a basis of your own: ``basis`` is ``(r, *in_shape)`` with orthonormal rows (Eq. 13).
 
-    Raises CovarianceError if the rows are not orthonormal to 1e-6, NotFiniteError on NaN.
+    >>> import torch, pgm_sync as ps
+    >>> contrast = ps.Features(torch.tensor([[1.0, -1.0]]) / 2**0.5)
+    >>> round(contrast.apply(torch.tensor([3.0, 1.0])).item(), 4)
+    1.4142
+
+    Raises CovarianceError if the rows are not orthonormal to 1e-6, NotFiniteError on NaN, ShapeError, DtypeError.
     """
 
     basis: Tensor
@@ -142,6 +166,7 @@ class Features(FeatureMap):
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
+        """Shape of the content, that of one row of the basis."""
         return tuple(self.basis.shape[1:])
 
     @property

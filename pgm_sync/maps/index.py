@@ -19,7 +19,11 @@ from .base import Composition, LinearMap, Shape, as_integers, as_shape
 class IndexMap(LinearMap):
     """A map given by where each output element comes from.
 
-    A subclass arranges one integer array; everything else follows from it.
+    A subclass arranges one integer array; everything else follows from it. Its `index` says where:
+
+    >>> import pgm_sync as ps
+    >>> ps.Rotate((2, 2)).index
+    tensor([1, 3, 0, 2])
     """
 
     orthonormal = True
@@ -58,7 +62,12 @@ class IndexMap(LinearMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Identity(IndexMap):
-    """The whole content, unchanged."""
+    """The whole content of `in_shape`, unchanged.
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.Identity((3,)).apply(torch.arange(3))
+    tensor([0, 1, 2])
+    """
 
     in_shape: Shape
 
@@ -71,12 +80,15 @@ class Identity(IndexMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Crop(IndexMap):
-    """A box over the last axes: ``x[..., start:start+size]`` on each of the last ``len(start)`` axes.
+    """A box over the last axes of `in_shape`: ``x[..., start:start+size]`` on each of the last ``len(start)`` axes.
 
     With ``wrap=True`` a box that passes the end of an axis goes on at its beginning (a 360 degree canvas).
 
-    >>> Crop((1, 4, 10), start=(0, 8), size=(4, 4), wrap=True).out_shape
+    >>> import torch, pgm_sync as ps
+    >>> ps.Crop((1, 4, 10), start=(0, 8), size=(4, 4), wrap=True).out_shape
     (1, 4, 4)
+    >>> ps.Crop((5,), start=(3,), size=(3,), wrap=True).apply(torch.arange(5))
+    tensor([3, 4, 0])
 
     Raises ShapeError if the box does not fit.
     """
@@ -114,7 +126,12 @@ class Crop(IndexMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Flip(IndexMap):
-    """Mirror along `axes`, axis numbers of the event shape (the last axis by default)."""
+    """Mirror content of `in_shape` along `axes`, axis numbers of the event shape (the last axis by default).
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.Flip((3,)).apply(torch.arange(3))
+    tensor([2, 1, 0])
+    """
 
     in_shape: Shape
     axes: Sequence[int] = (-1,)
@@ -130,7 +147,15 @@ class Flip(IndexMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rotate(IndexMap):
-    """Rotate by `quarter_turns` x 90 degrees counter-clockwise in the plane of the last two axes."""
+    """Rotate content of `in_shape` by `quarter_turns` x 90 degrees counter-clockwise in the plane of the last two axes.
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.Rotate((2, 2)).apply(torch.tensor([[1, 2], [3, 4]]))
+    tensor([[2, 4],
+            [1, 3]])
+
+    Raises ShapeError (fewer than two axes), ParameterError (no whole number of turns).
+    """
 
     in_shape: Shape
     quarter_turns: int = 1
@@ -150,7 +175,11 @@ class Rotate(IndexMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Permutation(IndexMap):
-    """Reorder all elements: output element k is input element ``order[k]`` (flat, row-major); a jigsaw.
+    """Reorder all elements of `in_shape`: output element k is input element ``order[k]`` (flat, row-major); a jigsaw.
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.Permutation((3,), order=[2, 0, 1]).apply(torch.tensor([10, 20, 30]))
+    tensor([30, 10, 20])
 
     Raises ParameterError if `order` is not a permutation of ``0 .. size-1``.
     """
@@ -181,7 +210,14 @@ class Permutation(IndexMap):
 class Tokens(IndexMap):
     """``(C, H, W)`` as ``(H W / patch^2, C patch^2)``: a row per square patch, as Flux packs its latents.
 
-    Raises ShapeError, ParameterError.
+    `in_shape` is ``(C, H, W)``, `patch` the side of a patch.
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.Tokens((1, 2, 4)).apply(torch.arange(8).reshape(1, 2, 4))
+    tensor([[0, 1, 4, 5],
+            [2, 3, 6, 7]])
+
+    Raises ShapeError (no whole patches), ParameterError.
     """
 
     in_shape: Shape
@@ -206,9 +242,15 @@ class Tokens(IndexMap):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mask(IndexMap):
-    """The elements where `mask` is true, as a flat vector. Raises ParameterError if there are none.
+    """The elements where `mask` is true, as a flat vector.
 
     The mask may have fewer axes than `in_shape`; it then repeats over the leading ones (channels).
+
+    >>> import torch, pgm_sync as ps
+    >>> ps.Mask((2, 3), mask=torch.tensor([True, False, True])).apply(torch.arange(6).reshape(2, 3))
+    tensor([0, 2, 3, 5])
+
+    Raises ParameterError if there are none, ShapeError if the mask does not broadcast to `in_shape`.
     """
 
     in_shape: Shape
@@ -240,7 +282,13 @@ def _tuple(given: Any) -> tuple:
 
 
 def as_mask(value: Any, what: str) -> Tensor:
-    """Booleans, or zeros and ones, as a bool tensor; ParameterError for anything else."""
+    """Booleans, or zeros and ones, as a bool tensor; `what` names the `value` in messages.
+
+    Raises ParameterError for anything else.
+
+    >>> as_mask([1, 0, 1], "the mask")
+    tensor([ True, False,  True])
+    """
     given = _array(value, what)
     mask = given.to(torch.bool) if not given.is_complex() else given.real != 0
     if not torch.equal(mask.to(given.dtype), given):
@@ -256,7 +304,11 @@ def _array(value: Any, what: str) -> Tensor:
 
 
 def element_index(map: LinearMap) -> Tensor | None:
-    """Flat input position of every output element, or None for a map that does more than pick elements."""
+    """Flat input position of every output element, or None for a map that does more than pick elements.
+
+    >>> element_index(Flip((2,)) @ Crop((4,), start=(2,), size=(2,)))
+    tensor([3, 2])
+    """
     if isinstance(map, IndexMap):
         return map.index
     if isinstance(map, Composition):

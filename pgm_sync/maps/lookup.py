@@ -17,8 +17,10 @@ from .index import IndexMap
 class Lookup(IndexMap):
     """``x[..., sites]``: `sites` ``(h, w)`` (any shape) are positions on the last axis of ``in_shape (*channels, S)``.
 
-    >>> Lookup((3, 10), torch.tensor([[7, 2], [0, 9]])).out_shape
-    (3, 2, 2)
+    >>> import torch, pgm_sync as ps
+    >>> ps.Lookup((4,), torch.tensor([[3, 1], [0, 2]])).apply(torch.tensor([10, 11, 12, 13]))
+    tensor([[13, 11],
+            [10, 12]])
 
     Raises ParameterError (no integers, a site shown twice), ShapeError (a site that is not there).
     """

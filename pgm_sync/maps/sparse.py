@@ -20,8 +20,19 @@ from .index import element_index
 class SparseMap(LinearMap):
     """``apply(x) = matrix @ x.flatten()``; `indices` (2, nnz) row and column, `values` (nnz,).
 
-    ``SparseMap.from_scipy(matrix, in_shape, out_shape)`` takes any scipy.sparse matrix. Raises ParameterError (no
-    tensors), DtypeError (indices that are not integers, values that are not real), ShapeError, NotFiniteError.
+    It takes contents of `in_shape` to contents of `to_shape`. ``SparseMap.from_scipy(matrix, in_shape, out_shape)``
+    takes any scipy.sparse matrix.
+
+    The mean of neighbours, as a bilinear lookup halfway between pixels takes it:
+
+    >>> import torch, pgm_sync as ps
+    >>> indices = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])
+    >>> halfway = ps.SparseMap((3,), (2,), indices, torch.full((4,), 0.5))
+    >>> halfway.apply(torch.tensor([0.0, 2.0, 6.0]))
+    tensor([1., 4.])
+
+    Raises ParameterError (no tensors), DtypeError (indices that are not integers, values that are not real),
+    ShapeError, NotFiniteError.
     """
 
     in_shape: Shape
@@ -100,7 +111,12 @@ class SparseMap(LinearMap):
 
 
 def is_sparse(map: LinearMap) -> bool:
-    """Whether `sparse_entries` can list a map."""
+    """Whether `sparse_entries` can list a map.
+
+    >>> import pgm_sync as ps
+    >>> is_sparse(ps.Flip((4,))), is_sparse(ps.DCT((4,), modes=2))
+    (True, False)
+    """
     if isinstance(map, Composition):
         return is_sparse(map.outer) and is_sparse(map.inner)
     return isinstance(map, SparseMap) or element_index(map) is not None
@@ -110,6 +126,10 @@ def sparse_entries(map: LinearMap) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and values ``(nnz,)`` of a map that `is_sparse`; an entry may be listed in parts that add up.
 
     Index maps, sparse maps and their compositions. Raises UnsupportedError for any other.
+
+    >>> import pgm_sync as ps
+    >>> [part.tolist() for part in sparse_entries(ps.Flip((3,)))]
+    [[0, 1, 2], [2, 1, 0], [1.0, 1.0, 1.0]]
     """
     index = element_index(map)
     if index is not None:

@@ -9,7 +9,7 @@ from .doubletake import ramp_weights
 from .mixture_of_diffusers import gaussian_weights
 from .presets import methods, sample, why_not
 from .pulls import pulls_from_graph
-from .syncsde import Pull, pulled, sample_syncsde, step_gain
+from .syncsde import Pull, amplification, pulled, sample_syncsde, step_gain
 from .tuning import Tried, Tuning, tune
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Pull",
     "Tried",
     "Tuning",
+    "amplification",
     "bethe_windows",
     "gaussian_weights",
     "methods",

@@ -33,6 +33,7 @@ from .run import Answers, Noise, Run, scaled
 
 QUANTITIES = ("noise", "clean", "next")
 SPACES = ("views", "canvas")
+#: SyncTweedies' six cases: what is averaged ("noise", "clean", "next"), and what is denoised ("views", "canvas").
 CASES = {
     1: ("noise", "views"), 2: ("clean", "views"), 3: ("next", "views"),
     4: ("noise", "canvas"), 5: ("clean", "canvas"), 6: ("next", "canvas"),

@@ -21,15 +21,25 @@ Part = tuple[
 
 
 class BetheDenoiser(Denoiser):
-    """A whole from the scores of its parts: ``score(x) = sum_k c_k A_k' score_k(A_k x)``.
+    """A whole from the scores of its parts: ``score(x) = sum_k c_k A_k' score_k(A_k x)`` (section 5, DiffCollage).
 
     On a tree of overlapping windows, windows count +1 and the overlaps of neighbours -1. Because counts sum to one at
     every element, denoised contents combine like scores: ``m(x) = sum_k c_k A_k' m_k(A_k x)``. Noisy marginals of a
     Markov model are not Markov, so this is not the whole's denoiser, even with exact parts.
 
-    It is a denoiser like any other, of one trajectory, and goes with every scheduler.
+    `parts` are ``(map, denoiser, count)``. It is a denoiser like any other, of one trajectory, and goes with every
+    scheduler.
 
-    Raises ShapeError on maps that do not fit, WeightError on counts that do not sum to one.
+    Two halves without an overlap denoise by themselves:
+
+    >>> import torch, pgm_sync as ps
+    >>> half = ps.GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> parts = [(ps.Crop((4,), start=(left,), size=(2,)), half, 1.0) for left in (0, 2)]
+    >>> BetheDenoiser(parts).denoise(torch.tensor([1.0, 2.0, 3.0, 4.0]), ps.NoiseLevel(alpha=1.0, sigma=1.0))
+    tensor([0.5000, 1.0000, 1.5000, 2.0000])
+
+    Raises ShapeError on maps that do not fit, WeightError on counts that do not sum to one, ParameterError without
+    parts or on maps that do not pick elements.
     """
 
     def __init__(self, parts: Sequence[Part]):
@@ -55,7 +65,10 @@ class BetheDenoiser(Denoiser):
             )
 
     def denoise(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """``sum_k c_k A_k' m_k(A_k x)``. Raises ShapeError, DtypeError."""
+        """``sum_k c_k A_k' m_k(A_k x)`` of `noisy` x at a `level`, every part under the same `condition`.
+
+        Raises ShapeError, DtypeError.
+        """
         check_noisy(self, noisy)
         out = torch.zeros_like(noisy)
         for view, denoiser, count in self.parts:
@@ -69,7 +82,16 @@ def bethe_windows(
     stride: int,
     denoiser: Callable[[tuple[int, ...]], Denoiser],  # shape of a part -> what is known of such parts
 ) -> BetheDenoiser:
-    """Windows of full height in a row, +1 each, and the overlaps of neighbours, -1 each.
+    """Windows of full height in a row of a `canvas` ``(..., W)``, +1 each, and the overlaps of neighbours, -1 each.
+    `window` and `stride` are columns; ``denoiser(shape)`` gives what is known of parts of such a shape.
+
+    >>> import torch, pgm_sync as ps
+    >>> def standard(shape):
+    ...     size = torch.Size(shape).numel()
+    ...     return ps.GaussianDenoiser(torch.zeros(shape), torch.eye(size))
+    >>> whole = bethe_windows((1, 2, 5), window=3, stride=1, denoiser=standard)
+    >>> len(whole.parts), whole.denoise(torch.ones(1, 2, 5), ps.NoiseLevel(alpha=1.0, sigma=1.0)).unique()
+    (5, tensor([0.5000]))
 
     Raises ParameterError unless ``0 < stride <= window`` and the windows end at the border.
     """

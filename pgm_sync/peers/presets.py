@@ -102,6 +102,17 @@ def sample(
     Raises UnsupportedError where `why_not` gives a reason, UnsupportedSchedulerError (SyncSDE is one of DDIM),
     ParameterError on an unknown method or option, NotFiniteError when SyncSDE's explicit update diverges; and what
     `ps.sample` raises.
+
+    Averaging over windows, on a canvas whose pixels are N(0, 1):
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph = ps.wide_canvas((1, 2, 6), window=(2, 4), stride=2)
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(1, 2, 4), torch.eye(8))
+    >>> scheduler = DDIMScheduler(clip_sample=False)
+    >>> result = sample("multidiffusion", graph, denoiser, scheduler, 5, num_samples=3, progress=False)
+    >>> result.samples["canvas"].shape
+    torch.Size([3, 1, 2, 6])
     """
     preset = _preset(method)
     own = {key: options.pop(key) for key in preset.options if key in options}

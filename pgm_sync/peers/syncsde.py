@@ -8,6 +8,7 @@ Written from the published update. With alpha_bar = alpha^2 and alpha_bar' that 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,13 @@ OUT_OF_RANGE = 1e4  # of a state's numbers, beyond which it is the update that h
 
 @dataclass(frozen=True)
 class Pull:
-    """What draws a trajectory: `project` of its `source`'s noisy state, where `mask` is not zero."""
+    """What draws a trajectory: `project` of its `source`'s noisy state, where `mask` is not zero.
+
+    >>> import torch
+    >>> mirrored = Pull("left", project=lambda state: state.flip(-1))
+    >>> mirrored.project(torch.tensor([[1.0, 2.0]]))
+    tensor([[2., 1.]])
+    """
 
     source: Name
     project: Callable[[Tensor], Tensor] = lambda state: state  # pi: (n, *source shape) -> (n, *own shape)
@@ -37,8 +44,9 @@ class Pull:
 
 
 def step_gain(alpha_bar: float, alpha_bar_next: float) -> float:
-    """gamma: how far a DDIM step to the next level moves a state per unit of ``sigma^2 * score``.
+    """gamma: how far a DDIM step to the next level moves a state per unit of ``sigma^2 * score`` (section 5).
 
+    `alpha_bar` and `alpha_bar_next` are alpha^2 of a variance preserving level and of the next, less noisy one.
     >>> round(step_gain(0.36, 0.64), 6)  # 0.8 / 0.6 - 0.6 / 0.8
     0.583333
     """
@@ -53,11 +61,18 @@ def pulled(
     mask: Tensor | float = 1.0,
     form: str = "explicit",
 ) -> Tensor:
-    """One SyncSDE update.
+    """One SyncSDE update (arXiv 2503.21555; section 5) of a state `stepped` by DDIM from `noisy`, towards `target`.
 
-    "explicit" is the published one, ``stepped - G (noisy - target)`` with ``G = gain * mask``: it overshoots the
+    `form` "explicit" is the published one, ``stepped - G (noisy - target)`` with ``G = gain * mask``: it overshoots the
     target for G > 1 and diverges with few steps or a strong pull. "implicit" takes the pull at its own result,
     ``G / (1 + G)`` in the place of G: the same to first order, and never beyond the target.
+
+    >>> import torch
+    >>> x, target = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    >>> pulled(x, x, target, gain=3.0).item(), pulled(x, x, target, gain=3.0, form="implicit").item()
+    (-2.0, 0.25)
+
+    Raises ParameterError on an unknown form.
     """
     if form not in FORMS:
         raise ParameterError(f"form={form!r} is not one of {', '.join(FORMS)}", form=form)
@@ -65,6 +80,42 @@ def pulled(
     if form == "implicit":
         strength = strength / (1 + strength)
     return stepped - strength * (noisy - target)
+
+
+def amplification(
+    scheduler: Any,
+    num_inference_steps: int,
+    strength: float = 5.0,
+    form: str = "explicit",
+    variance: float = 1.0,
+) -> Tensor:  # (steps)
+    """What each step multiplies the difference between a trajectory and its source by, for Gaussian contents.
+
+    Of zero mean and of `variance`, both alike and shown in full. DDIM then multiplies a state by
+    ``a = (alpha alpha' variance + sigma sigma') / (alpha^2 variance + sigma^2)``, with alpha' and sigma' those of the
+    next level, and the pull takes G of the difference away: ``a - G``, or ``a - G / (1 + G)``. The product of all
+    is what is left of the difference between two noises; the explicit update diverges where it is large. With
+    strength 0, what DDIM makes of one trajectory.
+
+    >>> from diffusers import DDIMScheduler
+    >>> left = amplification(DDIMScheduler(timestep_spacing="trailing"), 5)
+    >>> [round(factor, 1) for factor in left.tolist()]
+    [-24.9, -9.2, -4.1, -1.2, 0.3]
+
+    Raises as `sample_syncsde`.
+    """
+    check_syncsde(scheduler, strength, form)
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(num_inference_steps)
+    unit, nothing = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    found = []
+    for timestep in own.timesteps.tolist():
+        kept, next_kept = _alpha_bars(own, timestep)
+        noise, next_noise = 1 - kept, 1 - next_kept
+        plain = math.sqrt(kept * next_kept) * variance + math.sqrt(noise * next_noise)
+        plain /= kept * variance + noise
+        found.append(pulled(plain * unit, unit, nothing, _gain(own, timestep, strength), form=form))
+    return torch.stack(found)
 
 
 def sample_syncsde(
@@ -95,12 +146,24 @@ def sample_syncsde(
         a DDIM scheduler; it is copied, never changed. Steps are deterministic.
     seed, conditions, initial_noise, device, dtype
         as for `ps.sample`, from whose noise a run with the same seed starts.
+    num_inference_steps, num_samples
+        denoising steps, and joint samples.
     strength, form
         1/lambda, and the form of the update: see `pulled`.
 
     Raises UnsupportedSchedulerError for a scheduler other than DDIM, ParameterError, UnknownNameError, ShapeError on a
     projection or mask of another shape, and NotFiniteError, naming the trajectory and the step, when the explicit
     update diverges.
+
+    One node N(0, 1) by itself, the other drawn to it:
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> denoisers = {name: ps.GaussianDenoiser([0.0], [[1.0]]) for name in ("left", "right")}
+    >>> scheduler = DDIMScheduler(clip_sample=False)
+    >>> found = sample_syncsde(denoisers, {"right": Pull("left")}, scheduler, 20, num_samples=500, form="implicit")
+    >>> round(torch.corrcoef(torch.cat([found["left"], found["right"]], 1).T)[0, 1].item(), 1)
+    1.0
     """
     check_syncsde(scheduler, strength, form)
     graph = FactorGraph()  # without factors: it checks the arguments, and draws the noise
@@ -142,8 +205,7 @@ def draw_along(
             if name in drawn and states[name].abs().max() > OUT_OF_RANGE:
                 raise _diverged(name, step, strength, form) from error
             raise
-        gain = step_gain(*_alpha_bars(scheduler, int(timestep)))
-        gain *= strength * int(timestep) / scheduler.config.num_train_timesteps
+        gain = _gain(scheduler, int(timestep), strength)
         after = {}
         for name, noisy in states.items():
             after[name] = scheduler.step(seen.outputs[name], timestep, noisy, return_dict=False)[0]
@@ -201,6 +263,12 @@ def _fit(tensor: Tensor, noisy: Tensor, name: Name) -> Tensor:
             got=tuple(tensor.shape),
         )
     return tensor
+
+
+def _gain(scheduler: Any, timestep: int, strength: float) -> float:
+    """gamma (1/lambda) (t/T)"""
+    share = timestep / scheduler.config.num_train_timesteps
+    return step_gain(*_alpha_bars(scheduler, timestep)) * strength * share
 
 
 def _alpha_bars(scheduler: Any, timestep: int) -> tuple[float, float]:

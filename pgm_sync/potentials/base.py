@@ -22,6 +22,13 @@ class Information(NamedTuple):
     Elementwise potentials give one small matrix for matching elements of all n ends, the same for every
     element or one each; `log_scale` is then per element. Others give one matrix over the P elements of all
     ends, flattened and concatenated.
+
+    Eq. 2 of two unit-variance scalars with correlation 0.6:
+
+    >>> import pgm_sync as ps
+    >>> ps.Correlation(0.6).information([(1,), (1,)]).precision.squeeze()
+    tensor([[ 0.5625, -0.9375],
+            [-0.9375,  0.5625]], dtype=torch.float64)
     """
 
     precision: Tensor  # elementwise: (n, n) or (n, n, *event); otherwise (P, P)
@@ -30,7 +37,13 @@ class Information(NamedTuple):
 
 
 class Marginal(NamedTuple):
-    """Mean and covariance a potential assumes of one of its ends under g (Eq. 1)."""
+    """Mean and covariance a potential assumes of one of its ends under g (Eq. 1).
+
+    >>> import pgm_sync as ps
+    >>> left, right = ps.Correlation(0.6, variance=(1.0, 4.0)).marginals([(1,), (1,)])
+    >>> right.covariance.item()
+    4.0
+    """
 
     mean: Tensor  # (p,)
     covariance: Tensor  # (p,) variances of independent elements, or (p, p)
@@ -42,6 +55,23 @@ class Potential(Spec, abc.ABC):
     `pgm_sync.testing.PotentialTests` holds the laws that it must keep. Class attributes: `elementwise`,
     whether element k of one end meets only element k of the others; `ends`, the number of trajectories it
     joins (None: any number).
+
+    A potential of one's own, which is `Evidence` that the content is near 1:
+
+    >>> import dataclasses, torch, pgm_sync as ps
+    >>> from pgm_sync.potentials import Information
+    >>> @dataclasses.dataclass(frozen=True, eq=False)
+    ... class NearOne(ps.Potential):
+    ...     precision: float = 4.0
+    ...     elementwise, ends = True, 1
+    ...     def information(self, shapes):
+    ...         strength = torch.tensor([float(self.precision)])
+    ...         return Information(strength[None], strength, torch.zeros(()))
+    >>> graph = ps.FactorGraph()
+    >>> graph.add_trajectory("x", shape=(1,))
+    >>> graph.add_factor("near", ["x"], NearOne())
+    >>> ps.infer(graph, evidence={"x": (0.0, 1.0)}).mean["x"].item()
+    0.8
     """
 
     elementwise: ClassVar[bool] = False
@@ -52,11 +82,11 @@ class Potential(Spec, abc.ABC):
         """The contribution to the joint precision and eta, for ends of these shapes, float64."""
 
     def marginals(self, shapes: Sequence[Shape]) -> Sequence[Marginal | None]:
-        """The marginal of each end under g, where the potential states one (copula potentials do)."""
+        """The marginal under g of each end, of these `shapes`, where the potential states one (as copulas do)."""
         return [None] * len(shapes)
 
     def check(self, factor: Any, shapes: Sequence[Shape]) -> None:
-        """Raise ShapeError or ParameterError, naming `factor`, if the potential cannot join such ends."""
+        """Pass where ends of such `shapes` can be joined. Raises ShapeError or ParameterError naming `factor`."""
         if self.ends is not None and len(shapes) != self.ends:
             raise ParameterError(
                 f"factor {factor!r}: {type(self).__name__} joins {self.ends} trajectories, not {len(shapes)}",

@@ -24,6 +24,15 @@ class Correlation(Potential):
     `mean`, one number for both ends or a pair of numbers or tensors.
 
     Raises ParameterError on values out of range, DtypeError on complex ones.
+
+    Nodes that are N(0, 1) by themselves, and 2.0 observed at one (with precision 1e6). The other's posterior mean is
+    0.8 times the evidence, its variance 1 - 0.8**2:
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> posterior = ps.infer(graph, evidence={0: (2.0, 1e6), 1: (0.0, 1.0)})
+    >>> round(posterior.mean[1].item(), 3), round(posterior.variance[1].item(), 3)
+    (1.6, 0.36)
     """
 
     rho: float | Tensor

@@ -25,6 +25,21 @@ class Equality(StructuralPotential):
     `weight` is how much the *first* end's view counts on the shared content, the canvas weight w_i of
     Eq. 10: a number, or one per element the factor sees, finite and >= 0. At every site the weights of all
     views must sum to one, which is checked when sampling (WeightError). None: equal weights.
+
+    Two windows of three numbers on a canvas of four, and evidence about one of them:
+
+    >>> import torch, pgm_sync as ps
+    >>> graph = ps.FactorGraph()
+    >>> graph.add_variable("canvas", shape=(4,))
+    >>> for name, start in {"left": 0, "right": 1}.items():
+    ...     graph.add_trajectory(name, shape=(3,))
+    ...     window = ps.Crop((4,), start=(start,), size=(3,))
+    ...     graph.add_factor(f"see {name}", [name, "canvas"], ps.Equality(), maps=[None, window])
+    >>> evidence = {"left": (torch.tensor([1.0, 2.0, 3.0]), 1.0), "canvas": (0.0, 1.0)}
+    >>> ps.infer(graph, evidence).mean["right"]
+    tensor([1.0000, 1.5000, 0.0000])
+
+    Raises ShapeError, ParameterError in `check`.
     """
 
     weight: float | Tensor | None = None

@@ -36,6 +36,16 @@ class JointGaussian(Potential):
 
     Raises CovarianceError if the covariance is not symmetric positive definite, NotFiniteError on NaN, ShapeError,
     ParameterError (a mean without a covariance, no numbers), DtypeError (complex numbers).
+
+    Correlations of two pairs of numbers, each mode with its own:
+
+    >>> import torch, pgm_sync as ps
+    >>> cross = torch.diag(torch.tensor([0.9, 0.5]))
+    >>> covariance = torch.cat([torch.cat([torch.eye(2), cross], 1), torch.cat([cross, torch.eye(2)], 1)])
+    >>> graph = ps.chain_graph(2, shape=(2,), potential=ps.JointGaussian(covariance=covariance))
+    >>> posterior = ps.infer(graph, evidence={0: (torch.ones(2), 1e6), 1: (0.0, 1.0)})
+    >>> posterior.mean[1]
+    tensor([0.9000, 0.5000])
     """
 
     mean: Tensor | None = None

@@ -22,6 +22,14 @@ class Quadratic(Potential):
     ``(n)`` or ``(n, *event)``, 0 if not given. What other programs hand over as (Lambda, eta) becomes such factors.
 
     Raises ShapeError, CovarianceError (not symmetric), NotFiniteError, ParameterError, DtypeError (no real numbers).
+
+    Precision and eta of N(0, [[1, 0.6], [0.6, 1]]) and the correlation that comes back:
+
+    >>> import torch, pgm_sync as ps
+    >>> precision = torch.linalg.inv(torch.tensor([[1.0, 0.6], [0.6, 1.0]]))
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Quadratic(precision))
+    >>> round(ps.infer(graph).correlation(0, 1).item(), 4)
+    0.6
     """
 
     precision: Tensor

@@ -3,6 +3,7 @@
 from .attach import Attachment, attach
 from .coordinates import Coordinates, coordinates, noise_level
 from .corrector import Langevin
+from .inversion import invert
 from .latents import decode_latents, encode_images
 from .lockstep import Call, LockstepResult, LockstepState, synchronize
 from .resampling import Resample
@@ -23,6 +24,7 @@ __all__ = [
     "coordinates",
     "decode_latents",
     "encode_images",
+    "invert",
     "noise_level",
     "sample",
     "sampling_steps",

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import LinearMap
 from ..score import CanvasWeights, JointDenoiser, PosteriorCovariance
+from .callbacks import OnStep, as_callbacks
 from .hook import check_output, follow, full_precision, hooked, joint_denoiser, proceed, read, stock_scheduler
 from .processes import Processes
 from .rows import Rows
@@ -34,7 +35,7 @@ def attach(
     couple: bool = True,
     canvas_weights: CanvasWeights | str | None = None,
     shared_noise: bool = True,
-    on_step: Callable[[SamplingState], None] | None = None,
+    on_step: OnStep = None,
     scheduler: str = "scheduler",
     distributed: bool = False,
 ) -> Iterator[Attachment]:
@@ -65,7 +66,7 @@ def attach(
         (Eq. 5'), as the joint denoiser takes it to be. It is still drawn from the pipeline's own generators. Latents
         that are handed to the pipeline stay as they are; see `Attachment.noise`.
     on_step
-        called after every step with a `SamplingState`, for recording.
+        called after every step with a `SamplingState`, for recording: a function, or several.
     scheduler
         the attribute of `pipe` that holds the scheduler.
     distributed
@@ -81,6 +82,26 @@ def attach(
 
     Raises UnknownNameError, ShapeError, BatchError for rows that do not fit the graph; UnsupportedSchedulerError;
     UnsupportedError; NotFiniteError, naming trajectory and step; ProcessError, ParameterError about processes.
+
+    Anything that steps a diffusers scheduler is a pipeline. This one's contents are N(0, 1), for which the model output
+    at ``x_t`` is ``sigma x_t``:
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> class Pipeline:
+    ...     def __init__(self):
+    ...         self.scheduler = DDIMScheduler(clip_sample=False)
+    ...     def __call__(self, latents):
+    ...         self.scheduler.set_timesteps(20)
+    ...         for t in self.scheduler.timesteps:
+    ...             output = (1 - self.scheduler.alphas_cumprod[t]) ** 0.5 * latents
+    ...             latents = self.scheduler.step(output, t, latents).prev_sample
+    ...         return latents
+    >>> pipe, graph = Pipeline(), ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> with ps.attach(pipe, graph) as attached:
+    ...     left, right = pipe(attached.noise(num_samples=1000)).reshape(2, 1000)
+    >>> round(torch.corrcoef(torch.stack([left, right]))[0, 1].item(), 1)
+    0.8
     """
     joint = joint_denoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     rows = Rows.of(graph, trajectories, axis, layout)
@@ -97,17 +118,30 @@ def attach(
 
 
 class Attachment:
-    """One synchronised pipeline: what happened in its last run, and noise to start it from."""
+    """One synchronised pipeline: what happened in its last run, and noise to start it from; made by `attach`.
+
+    It holds the `joint` denoiser and the `rows` of the pipeline that are its trajectories; `shares_noise`, `on_step`
+    and `processes` are as `attach` was asked for.
+
+    >>> import types, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> pipe = types.SimpleNamespace(scheduler=DDIMScheduler())
+    >>> with ps.attach(pipe, ps.wide_canvas((1, 1, 3), window=(1, 2), stride=1)) as attached:
+    ...     noise = attached.noise(seed=0)
+    >>> attached.trajectories, bool(noise[0, 0, 0, 1] == noise[1, 0, 0, 0])  # the pixel that both windows show
+    (['w0', 'w1'], True)
+    """
 
     def __init__(
         self,
         joint: JointDenoiser,
         rows: Rows,
         shares_noise: bool = True,
-        on_step: Callable[[SamplingState], None] | None = None,
+        on_step: OnStep = None,
         processes: Processes | None = None,
     ):
-        self.joint, self.shares_noise, self.on_step, self.processes = joint, shares_noise, on_step, processes
+        self.joint, self.shares_noise, self.processes = joint, shares_noise, processes
+        self.on_step = as_callbacks(on_step)
         self.rows = rows if processes is None else rows.part(processes.own)
         self._all = rows
         self._new_run(None)
@@ -133,7 +167,7 @@ class Attachment:
     def noise(self, num_samples: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal noise for all rows, shared and correlated as the joint denoiser takes it to be.
 
-        For pipelines that take ``latents=``, which they scale themselves; `num_samples` joint samples.
+        For pipelines that take ``latents=``, which they scale themselves; `num_samples` joint samples, in `dtype`.
         """
         generator = torch.Generator().manual_seed(seed)
         shape = (num_samples, *self.rows.shape)
@@ -149,7 +183,7 @@ class Attachment:
         return self.rows.mapped(noise, self._follow) if self.shares_noise else noise
 
     def step(self, stock: Callable[..., Any], scheduler: Any, call: inspect.BoundArguments) -> Any:
-        """What the hooked scheduler does in the place of `stock`, its class's ``step``."""
+        """What the hooked `scheduler` does for a `call` in the place of `stock`, its class's ``step``."""
         start = time.perf_counter()
         if scheduler.timesteps is not self._schedule:  # set anew by every run
             self._new_run(scheduler.timesteps)
@@ -169,12 +203,12 @@ class Attachment:
         self.seconds["scheduler"] += time.perf_counter() - middle
         self.capped.append(found.capped)
         self.steps += 1
-        if self.on_step is not None:
+        if self.on_step:
             following = self.rows.split(result[0])
-            self.on_step(
-                SamplingState(
-                    self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised,
-                    found.mean, following, found.capped, dict(self.seconds), self.steps, found.guard,
-                )
+            state = SamplingState(
+                self.steps - 1, len(scheduler.timesteps), reading.timestep, reading.level, noisy, denoised,
+                found.mean, following, found.capped, dict(self.seconds), self.steps, found.guard,
             )  # fmt: skip
+            for callback in self.on_step:
+                callback(state)
         return result

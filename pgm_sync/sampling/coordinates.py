@@ -18,13 +18,18 @@ class Coordinates(NamedTuple):
     """Coordinates of one state ``x_t = alpha x_0 + sigma eps`` and of the model output that goes with it.
 
     ``denoised = c_x * sample + c_m * output`` is what the scheduler's `step` computes, before clipping.
+
+    >>> import torch
+    >>> where = Coordinates(alpha=0.8, sigma=0.6, prediction_type="epsilon", c_x=1 / 0.8, c_m=-0.6 / 0.8)
+    >>> where.denoised_from_output(torch.tensor([[-1.0]]), torch.tensor([[1.0]]))  # 1 = 0.8 * 2 + 0.6 * -1
+    tensor([[2.]])
     """
 
-    alpha: float
-    sigma: float
+    alpha: float  # of the content
+    sigma: float  # of the noise
     prediction_type: str  # "epsilon" | "sample" | "v_prediction" | "flow_prediction" | "preconditioned ..."
-    c_x: float
-    c_m: float
+    c_x: float  # of the sample in the denoised content
+    c_m: float  # of the model output
 
     def denoised_from_output(
         self,
@@ -78,6 +83,13 @@ def coordinates(scheduler: Any, timestep: Any) -> Coordinates:
     The schedulers are those of `sampling.families`, and others whose forward process can be probed and whose
     `step` then reads a known content back.
 
+    >>> from diffusers import DDIMScheduler
+    >>> scheduler = DDIMScheduler()
+    >>> scheduler.set_timesteps(10)
+    >>> where = coordinates(scheduler, scheduler.timesteps[0])
+    >>> where.prediction_type, round(where.alpha**2 + where.sigma**2, 5)
+    ('epsilon', 1.0)
+
     Raises UnsupportedSchedulerError, naming what works, for another scheduler or for a prediction type that
     its `step` does not take; ParameterError when the schedule is used up.
     """
@@ -100,7 +112,17 @@ def coordinates(scheduler: Any, timestep: Any) -> Coordinates:
 
 
 def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:
-    """The same state as a NoiseLevel for denoisers, with the scheduler's own timestep and input scaling."""
+    """The same state as a NoiseLevel for denoisers, with the scheduler's own `timestep` and input scaling.
+
+    >>> from diffusers import FlowMatchEulerDiscreteScheduler
+    >>> scheduler = FlowMatchEulerDiscreteScheduler()
+    >>> scheduler.set_timesteps(10)
+    >>> level = noise_level(scheduler, scheduler.timesteps[4])
+    >>> round(level.alpha + level.sigma, 5)  # flow: alpha = 1 - s, sigma = s
+    1.0
+
+    Raises as `coordinates`.
+    """
     alpha, sigma = family(scheduler).locate(scheduler, timestep)
     if not hasattr(scheduler, "scale_model_input"):  # flow matching
         return NoiseLevel(alpha, sigma, timestep, _unscaled)

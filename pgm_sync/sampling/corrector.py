@@ -34,6 +34,13 @@ class Langevin:
         corrects only where ``sigma / alpha`` is at least this: below, modes no longer mix.
 
     Raises ParameterError.
+
+    Without noise, a step of size h goes the share h of the way to ``alpha m_joint``:
+
+    >>> import torch, pgm_sync as ps
+    >>> step, level = ps.Langevin(step_size=0.25).step, ps.NoiseLevel(alpha=0.8, sigma=0.6)
+    >>> step([torch.tensor([[4.0]])], joint=[torch.tensor([[0.0]])], noise=[torch.zeros(1, 1)], level=level)
+    [tensor([[3.]])]
     """
 
     steps: int = 1

@@ -14,7 +14,18 @@ from ..errors import ParameterError, ShapeError
 def encode_images(vae: Any, images: Tensor, chunk: int = 8) -> Tensor:
     """Latents ``(n, c, h, w)`` of images ``(n, 3, H, W)`` in [-1, 1], in the units of the pipeline's states; float32.
 
-    The mode of the encoder's distribution, so contents for `fit` are the same every time; `chunk` images at once.
+    `vae` is a diffusers autoencoder. The mode of the encoder's distribution, so contents for `fit` are the same every
+    time; `chunk` images at once.
+
+    An autoencoder that only averages 2 x 2 pixels:
+
+    >>> import torch, types, pgm_sync as ps
+    >>> vae = types.SimpleNamespace(
+    ...     config=types.SimpleNamespace(scaling_factor=2.0), device="cpu", dtype=torch.float32,
+    ...     encode=lambda images: types.SimpleNamespace(latent=torch.nn.functional.avg_pool2d(images, 2)))
+    >>> latents = ps.encode_images(vae, torch.full((1, 3, 8, 8), 0.25))
+    >>> latents.shape, latents.mean().item()
+    (torch.Size([1, 3, 4, 4]), 0.5)
 
     Raises ShapeError.
     """
@@ -33,8 +44,19 @@ def encode_images(vae: Any, images: Tensor, chunk: int = 8) -> Tensor:
 def decode_latents(vae: Any, latents: Tensor, wrap: int = 0, chunk: int = 8) -> Tensor:
     """Images ``(n, 3, H, W)`` in [-1, 1] of latents ``(n, c, h, w)``, in float32 on their device.
 
-    `wrap` columns are repeated on either side and cut off again, so that a panorama of 360 degrees closes without a
-    seam. For canvases that do not fit in memory, call ``vae.enable_tiling()`` first; `chunk` canvases at once.
+    `vae` is a diffusers autoencoder. `wrap` columns are repeated on either side and cut off again, so that a panorama
+    of 360 degrees closes without a seam. For canvases that do not fit in memory, call ``vae.enable_tiling()`` first;
+    `chunk` canvases at once.
+
+    An autoencoder that only doubles pixels; its latents are twice as large in the pipeline's units:
+
+    >>> import torch, types, pgm_sync as ps
+    >>> vae = types.SimpleNamespace(
+    ...     config=types.SimpleNamespace(scaling_factor=2.0), device="cpu", dtype=torch.float32,
+    ...     decode=lambda latents, return_dict: (latents.repeat_interleave(2, -1).repeat_interleave(2, -2),))
+    >>> images = ps.decode_latents(vae, torch.ones(1, 3, 4, 8))
+    >>> images.shape, images.mean().item()
+    (torch.Size([1, 3, 8, 16]), 0.5)
 
     Raises ShapeError, ParameterError.
     """

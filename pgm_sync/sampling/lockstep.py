@@ -26,6 +26,7 @@ from ..graph.factor_graph import FactorGraph, Name
 from ..levels import NoiseLevel, same_level
 from ..maps import LinearMap
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance
+from .callbacks import OnStep, as_callbacks
 from .hook import (
     Reading,
     check_output,
@@ -46,7 +47,12 @@ DELIVERED = NoiseLevel(alpha=1.0, sigma=1e-3)
 
 
 class Call:
-    """A pipeline, and what it will be called with: ``Call(pipe, prompt="a house", num_inference_steps=30)``."""
+    """A pipeline `pipe`, and what it will be called with, `args` and `kwargs`; for `synchronize`.
+
+    >>> import types, pgm_sync as ps
+    >>> ps.Call(types.SimpleNamespace(), prompt="a house", num_inference_steps=30)
+    Call(SimpleNamespace, prompt=..., num_inference_steps=...)
+    """
 
     def __init__(self, pipe: Any, /, *args: Any, **kwargs: Any):
         self.pipe, self.args, self.kwargs = pipe, args, kwargs
@@ -57,24 +63,41 @@ class Call:
 
 
 class LockstepState(NamedTuple):
-    """One joint denoising; dictionaries by trajectory, tensors ``(k, *shape)`` on the engine's device."""
+    """One joint denoising; dictionaries by trajectory, tensors ``(k, *shape)`` on the engine's device.
 
-    step: int
+    Handed to ``on_step`` of `synchronize`, and made here by hand:
+
+    >>> import pgm_sync as ps
+    >>> from pgm_sync.score import Guard
+    >>> state = ps.LockstepState(0, ["left"], {}, {}, {}, {}, capped=0.0, guard=Guard())
+    >>> state.moving, state.guard.rule
+    (['left'], None)
+    """
+
+    step: int  # joint denoisings before this one
     moving: list[Name]  # whose schedulers step now
-    levels: dict[Name, NoiseLevel]
+    levels: dict[Name, NoiseLevel]  # of the states
     noisy: dict[Name, Tensor]  # x_t^i, in the coordinates of its own scheduler
     denoised: dict[Name, Tensor]  # m_i, from each trajectory's own pipeline, after guidance
     joint: dict[Name, Tensor]  # m_i^joint
     capped: float  # fraction of directions where Eq. 8 had to act
-    guard: Guard
+    guard: Guard  # which rule kept Eq. 8, and where it acted
 
 
 class LockstepResult(Mapping[Name, Any]):
     """What every pipeline returned, by trajectory; and how the run went.
 
-    ``samples`` has the last latents ``(k, *shape)`` of every trajectory and of every hidden canvas, on one device;
-    ``timing`` has seconds, "engine", "total" and one entry per trajectory under "pipelines"; ``info`` the schedulers,
-    the steps of every trajectory, the number of joint denoisings, and of Eq. 8 what `SampleResult.info` has.
+    As a mapping it gives the `outputs`. ``samples`` has the last latents ``(k, *shape)`` of every trajectory and of
+    every hidden canvas, on one device; ``timing`` has seconds, "engine", "total" and one entry per trajectory under
+    "pipelines"; ``info`` the schedulers, the steps of every trajectory, the number of joint denoisings, and of Eq. 8
+    what `SampleResult.info` has; ``graph`` is what was sampled.
+
+    >>> import torch, pgm_sync as ps
+    >>> samples = {0: torch.zeros(1, 1), 1: torch.zeros(1, 1)}
+    >>> outputs, graph = {0: "a picture", 1: "a film"}, ps.chain_graph(2, shape=(1,))
+    >>> result = ps.LockstepResult(outputs, samples, timing={}, info={}, graph=graph)
+    >>> result[1], list(result)
+    ('a film', [0, 1])
     """
 
     def __init__(
@@ -115,7 +138,7 @@ def synchronize(
     shared_noise: bool = True,
     schedulers: Mapping[Name, str] | None = None,
     device: torch.device | str | None = None,
-    on_step: Callable[[LockstepState], None] | None = None,
+    on_step: OnStep = None,
     progress: bool = True,
 ) -> LockstepResult:
     """Call several diffusers pipelines at once, and let them denoise the trajectories of `graph` together.
@@ -154,7 +177,7 @@ def synchronize(
     device
         where contents are combined; the first pipeline's by default. Half precision is combined in float32.
     on_step
-        called after every joint denoising with a `LockstepState`, for recording.
+        called after every joint denoising with a `LockstepState`, for recording: a function, or several.
     progress
         whether to show one progress bar, of the steps of all; the pipelines' own are off.
 
@@ -163,8 +186,30 @@ def synchronize(
     interrupts included; an interrupt waits for the pass through a network that is under way.
 
     Raises PipelineError, naming the trajectory, with the pipeline's own exception as its cause; StepCountError;
+    ParameterError;
     UnknownNameError, ShapeError, BatchError for calls that do not fit the graph; UnsupportedSchedulerError;
     UnsupportedError; NotFiniteError, naming trajectory and step.
+
+    Two pipelines of contents N(0, 1), one of them with half as many steps (`attach` has the same pipeline):
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> class Pipeline:
+    ...     def __init__(self):
+    ...         self.scheduler = DDIMScheduler(clip_sample=False)
+    ...     def __call__(self, latents, steps):
+    ...         self.scheduler.set_timesteps(steps)
+    ...         for t in self.scheduler.timesteps:
+    ...             output = (1 - self.scheduler.alphas_cumprod[t]) ** 0.5 * latents
+    ...             latents = self.scheduler.step(output, t, latents).prev_sample
+    ...         return latents
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> noise = {name: torch.randn(1000, 1, generator=generator) for name in (0, 1)}
+    >>> calls = {0: ps.Call(Pipeline(), noise[0], steps=20), 1: ps.Call(Pipeline(), noise[1], steps=10)}
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> result = ps.synchronize(calls, graph, align="level", progress=False)
+    >>> round(torch.corrcoef(torch.cat([result[0], result[1]], 1).T)[0, 1].item(), 1)
+    0.8
     """
     from tqdm.auto import tqdm
 
@@ -324,9 +369,9 @@ class _Run:
         joint: JointDenoiser,
         align: str | None,
         device: torch.device | str | None,
-        on_step: Callable[[LockstepState], None] | None,
+        on_step: OnStep,
     ):
-        self.nodes, self.joint, self.align, self.on_step = nodes, joint, align, on_step
+        self.nodes, self.joint, self.align, self.on_step = nodes, joint, align, as_callbacks(on_step)
         self.device = None if device is None else torch.device(device)
         self.seconds, self.capped, self.guard = 0.0, list[float](), Guard()
 
@@ -395,11 +440,11 @@ class _Run:
         self.seconds += time.perf_counter() - start
         self.capped.append(found.capped)
         self.guard = found.guard
-        if self.on_step is not None:
+        if self.on_step:
             names = [node.name for node in moving]
-            self.on_step(
-                LockstepState(step, names, levels, noisy, denoised, found.mean, found.capped, found.guard)
-            )
+            state = LockstepState(step, names, levels, noisy, denoised, found.mean, found.capped, found.guard)
+            for callback in self.on_step:
+                callback(state)
         return answers
 
     def _engine(

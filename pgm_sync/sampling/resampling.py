@@ -37,6 +37,14 @@ class Resample:
     denoising steps grows about `times` times.
 
     Raises ParameterError.
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> scheduler = DDIMScheduler(clip_sample=False)
+    >>> result = ps.sample(graph, denoiser, scheduler, 10, resample=ps.Resample(times=2), progress=False)
+    >>> result.info["denoiser_evaluations"]  # of two trajectories: nine levels twice, the last once
+    38
     """
 
     times: int = 2

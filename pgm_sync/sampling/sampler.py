@@ -26,6 +26,7 @@ from ..levels import NoiseLevel
 from ..score import CanvasWeights, Guard, JointDenoised, JointDenoiser, PosteriorCovariance, Tilt
 from ..tables import in_notebook
 from .asking import ask
+from .callbacks import OnStep, as_callbacks
 from .clock import PARTS, Clock
 from .coordinates import clipping, coordinates, initial_scale, noise_level, prediction_type
 from .corrector import Langevin
@@ -38,12 +39,21 @@ from .step_noise import step_noise
 
 
 class SamplingState(NamedTuple):
-    """One denoising step of all trajectories; dictionaries by trajectory, tensors ``(num_samples, *shape)``."""
+    """One denoising step of all trajectories; dictionaries by trajectory, tensors ``(num_samples, *shape)``.
 
-    step: int
-    num_steps: int
-    timestep: Any
-    level: NoiseLevel
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> first = next(ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 10))
+    >>> first.step, first.num_steps, int(first.timestep), first.evaluations
+    (0, 10, 900, 1)
+    """
+
+    step: int  # counts from 0
+    num_steps: int  # of the whole run
+    timestep: Any  # the scheduler's
+    level: NoiseLevel  # of `noisy`
     noisy: dict[Name, Tensor]  # x_t^i
     denoised: dict[Name, Tensor]  # m_i, from each trajectory's own denoiser
     joint: dict[Name, Tensor]  # m_i^joint
@@ -56,12 +66,24 @@ class SamplingState(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class SampleResult:
-    """What `sample` returns."""
+    """What `sample` returns.
+
+    ``info`` has scheduler, steps, seeds, denoiser_evaluations and peak_memory; of Eq. 8 the share of capped directions
+    (capped, capped_per_step, capped_by_node) and the rule that capped them (guard).
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> result = ps.sample(graph, denoiser, DDIMScheduler(clip_sample=False), 10, num_samples=3, progress=False)
+    >>> result.samples[0].shape, result.info["steps"]
+    (torch.Size([3, 1]), 10)
+    """
 
     samples: dict[Name, Tensor]  # (num_samples, *shape) per trajectory, and per hidden canvas
     timing: dict[str, float]  # seconds: "denoiser", "engine", "scheduler", "total"
-    info: dict[str, Any]  # scheduler, steps, seeds, evaluations, peak_memory; of Eq. 8: capped per step and node, guard
-    graph: FactorGraph
+    info: dict[str, Any]  # of the run
+    graph: FactorGraph  # what was sampled
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{n!r}: {tuple(x.shape)}" for n, x in list(self.samples.items())[:6])
@@ -81,6 +103,7 @@ def sample(
     seed: int | Sequence[int] = 0,
     *,
     progress: bool = True,
+    on_step: OnStep = None,
     **options: Any,
 ) -> SampleResult:
     """Sample all trajectories of `graph` together.
@@ -93,6 +116,8 @@ def sample(
         one denoiser for all trajectories, or ``{name: denoiser}``.
     scheduler
         a diffusers scheduler; it is copied, never changed. See `sampling.coordinates` for the supported ones.
+    num_inference_steps
+        denoising steps, noise levels of the scheduler.
     num_samples, seed
         joint samples, and the seed of the first (the next ones count on), or one seed per sample. A sample depends
         only on its own seed, not on how many are drawn with it (up to the rounding of batched kernels).
@@ -124,6 +149,9 @@ def sample(
         where and how precisely states are kept (default: CPU, float32).
     progress
         whether to show a progress bar.
+    on_step
+        called after every step with its `SamplingState`: a function, or several in order. `Recorder` and `LiveView` are
+        such functions. What one raises ends the sampling.
     options
         anything else goes to ``scheduler.step``, for instance ``eta=1.0`` for DDIM.
 
@@ -132,10 +160,22 @@ def sample(
 
     Raises a `PgmSyncError` that names what does not fit, before any sampling starts; NotFiniteError, naming the
     trajectory and the step, should a denoiser return NaN.
+
+    Two nodes that are N(0, 1) by themselves, and the correlation of their samples:
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> result = ps.sample(graph, denoiser, DDIMScheduler(clip_sample=False), 20, num_samples=1000, progress=False)
+    >>> pairs = torch.cat([result.samples[0], result.samples[1]], 1)
+    >>> round(torch.corrcoef(pairs.T)[0, 1].item(), 1)
+    0.8
     """
     from tqdm.auto import tqdm
 
     start = time.perf_counter()
+    callbacks = as_callbacks(on_step)
     steps = sampling_steps(graph, denoisers, scheduler, num_inference_steps, num_samples, seed, **options)
     state, capped, guards = None, [], []
     with tqdm(total=None, disable=not progress, desc="sampling", leave=False) as bar:
@@ -144,6 +184,8 @@ def sample(
             bar.update()
             capped.append(state.capped)
             guards.append(state.guard)
+            for callback in callbacks:
+                callback(state)
     assert state is not None
     info = {
         "scheduler": type(scheduler).__name__,
@@ -185,12 +227,27 @@ def sampling_steps(
 ) -> Iterator[SamplingState]:
     """The states of `sample`, one per denoising step, for looking on, recording, or stopping early.
 
-    Takes the arguments of `sample` (but ``progress``). Input is checked when this is called, not at the first step.
+    Takes the arguments of `sample` (but ``progress`` and ``on_step``): `graph`, `denoisers`, `scheduler`,
+    `num_inference_steps`, `num_samples`, `seed`, `posterior_covariance`, `noise_correlation`, `couple`, `corrector`,
+    `resample`, `tilt`, `canvas_weights`, `conditions`, `initial_noise`, `distributed`, `chunk`, `device`, `dtype`;
+    `step_options` go to ``scheduler.step``. Input is checked when this is called, not at the first step.
+
+    How far the joint mean of a node moves from its own denoiser's, from noise to content:
+
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8))
+    >>> states = ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 4, num_samples=100)
+    >>> [round((state.joint[0] - state.denoised[0]).abs().mean().item(), 2) for state in states]
+    [0.03, 0.15, 0.21, 0.0]
+
+    Raises as `sample`; ParameterError, DtypeError on numbers and dtypes.
     """
     joint = JointDenoiser(graph, posterior_covariance, noise_correlation, couple, canvas_weights)
     processes = Processes(graph.trajectories) if distributed else None
-    chosen = _denoisers(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
-    given = _conditions(graph, conditions)
+    chosen = denoisers_of(graph, denoisers, joint, graph.trajectories if processes is None else processes.own)
+    given = conditions_of(graph, conditions)
     seeds = as_seeds(seed, num_samples)
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
         raise ParameterError(f"num_inference_steps={num_inference_steps!r} must be a positive integer")
@@ -255,7 +312,7 @@ def _run(
             else:
                 kept, opened = copy.deepcopy(schedulers), noise_level(schedulers[0], timestep)
         clock = Clock(seconds)
-        look = _Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
+        look = Look(joint, denoisers, conditions, schedulers, timestep, index, tilt, processes, chunk, clock)
         if corrector is not None and corrector.acts(look.level):
             for _ in range(corrector.steps):
                 joint_contents = look(states).result.carried
@@ -301,7 +358,7 @@ class _Seen(NamedTuple):
     result: JointDenoised
 
 
-class _Look:
+class Look:
     """Joint denoising at one noise level."""
 
     def __init__(
@@ -362,7 +419,7 @@ class _Look:
         return self._ask(noisy)[1:]
 
 
-def _denoisers(
+def denoisers_of(
     graph: FactorGraph, denoisers: Denoiser | Mapping[Name, Denoiser], joint: JointDenoiser, names: Sequence[Name]
 ) -> dict[Name, Denoiser]:
     """The denoiser of each of `names`, the trajectories of this process."""
@@ -416,7 +473,7 @@ def _denoisers(
     return chosen
 
 
-def _conditions(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
+def conditions_of(graph: FactorGraph, conditions: Any) -> dict[Name, Any]:
     if not isinstance(conditions, Mapping):
         return dict.fromkeys(graph.trajectories, conditions)
     for name in conditions:

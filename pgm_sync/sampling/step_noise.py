@@ -33,6 +33,14 @@ def step_noise(scheduler: Any, draw: Draw) -> Iterator[None]:
     draw each sample's noise from a generator of its own.
 
     Raises ShapeError if `draw` returns another shape than it was asked for.
+
+    >>> import torch
+    >>> from diffusers import DDPMScheduler
+    >>> scheduler, state = DDPMScheduler(clip_sample=False), torch.zeros(2, 1, 4, 4)
+    >>> with step_noise(scheduler, lambda shape: torch.ones(shape)):  # the same for both samples
+    ...     after = scheduler.step(state, 500, state).prev_sample
+    >>> bool((after == after[0, 0, 0, 0]).all()) and after[0, 0, 0, 0].item() > 0
+    True
     """
     with _substituted([scheduler], lambda shape, _: draw(shape)):
         yield

@@ -17,26 +17,44 @@ from ..potentials import Equality
 
 
 class View(NamedTuple):
-    """Where a trajectory's elements lie on its carrier, and how much each counts there."""
+    """Where a trajectory's elements lie on its carrier, and how much each counts there (Eq. 10).
 
-    carrier: int
+    >>> import pgm_sync as ps
+    >>> view = find_carriers(ps.wide_canvas((1, 1, 3), window=(1, 2), stride=1)).views["w1"]
+    >>> view.index.tolist(), view.weight.tolist()
+    ([1, 2], [0.5, 1.0])
+    """
+
+    carrier: int  # position among the carriers
     index: Tensor | None  # type: ignore[assignment]  # (D_i,) flat positions on the carrier; None: the trajectory is the carrier
     weight: Tensor | None  # (D_i,) Eq. 10; None: 1
 
 
 class Carrier(NamedTuple):
-    """One diffusion state: x_t^i = A_i z_t for every trajectory that views it."""
+    """One diffusion state: x_t^i = A_i z_t for every trajectory that views it (section 4).
+
+    >>> import pgm_sync as ps
+    >>> find_carriers(ps.chain_graph(2, (1, 8, 8))).carriers
+    [Carrier(name=0, shape=(1, 8, 8)), Carrier(name=1, shape=(1, 8, 8))]
+    """
 
     name: Name | None  # the trajectory or hidden canvas; None for sites that no single node shows
-    shape: Shape
+    shape: Shape  # of z_t, without the batch
 
 
 class Carriers(NamedTuple):
-    """The states that are actually sampled, and how trajectories (and hidden canvases) view them."""
+    """The states that are actually sampled, and how trajectories (and hidden canvases) view them; see `find_carriers`.
 
-    carriers: list[Carrier]
-    views: dict[Name, View]
-    shapes: dict[Name, Shape]
+    >>> import torch, pgm_sync as ps
+    >>> carriers = find_carriers(ps.wide_canvas((1, 1, 3), window=(1, 2), stride=1))
+    >>> windows = {"w0": torch.tensor([[[[1.0, 2.0]]]]), "w1": torch.tensor([[[[4.0, 5.0]]]])}
+    >>> carriers.gather(windows)[0].flatten().tolist()  # Eq. 12: the mean of 2 and 4 where both show the site
+    [1.0, 3.0, 5.0]
+    """
+
+    carriers: list[Carrier]  # in the order of their first trajectories
+    views: dict[Name, View]  # of every trajectory and hidden canvas
+    shapes: dict[Name, Shape]  # of every node
 
     def view(self, states: list[Tensor], name: Name) -> Tensor:
         """``A_i z``: what `name` shows of the states ``(batch, *shape)`` of all carriers."""
@@ -50,7 +68,7 @@ class Carriers(NamedTuple):
     def gather(
         self, values: Mapping[Name, Tensor], weights: Mapping[Name, Tensor] | None = None
     ) -> list[Tensor]:
-        """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from a value ``(batch, *shape)`` per trajectory.
+        """``z = sum_i A_i' w_i x_i`` per carrier (Eq. 12), from `values` ``(batch, *shape)`` by trajectory.
 
         `weights`, a partition of unity ``(D_i,)``, take the place of the graph's own.
         """
@@ -68,12 +86,15 @@ class Carriers(NamedTuple):
         return [out[k].reshape(len(out[k]), *carrier.shape) for k, carrier in enumerate(self.carriers)]
 
     def complete(self, values: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
-        """Values of all trajectories, and with them those of the hidden canvases that they show."""
+        """`values` of all trajectories, and with them those of the hidden canvases that they show."""
         states = self.gather(values)
         return {name: values[name] if name in values else self.view(states, name) for name in self.views}
 
     def first(self, values: Mapping[Name, Tensor]) -> list[Tensor]:
-        """One value per site of every carrier: that of the first trajectory that shows it. White noise stays white."""
+        """One value per site of every carrier, of `values` by trajectory: that of the first trajectory that shows it.
+
+        White noise stays white.
+        """
         out: dict[int, Tensor] = {}
         for name in reversed(list(values)):
             view, value = self.views[name], values[name]
@@ -92,7 +113,11 @@ class Carriers(NamedTuple):
 
 
 def find_carriers(graph: FactorGraph) -> Carriers:
-    """Group the trajectories that Equality factors join.
+    """Group the trajectories of a `graph` that Equality factors join.
+
+    >>> import pgm_sync as ps
+    >>> [carrier.name for carrier in find_carriers(ps.wide_canvas((3, 12, 48), window=(12, 12), stride=9)).carriers]
+    ['canvas']
 
     Raises UnseenSiteError for canvas elements that no trajectory shows, WeightError for weights that are not a
     partition of unity, and what `shared_sites` raises.

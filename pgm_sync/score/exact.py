@@ -27,7 +27,18 @@ def joint_mixture(graph: FactorGraph, denoisers: Mapping[Name, MixtureDenoiser])
     A product of components ``prod_i N(m_i, C_i)`` times ``g / prod_i g_i`` is a Gaussian with precision
     ``blockdiag(C_i^{-1}) + K``, weighted by its integral. So the diffused joint, its exact joint denoiser and exact
     samples are known: what the approximations of Eq. 4 are measured against. The number of components is the product
-    of the trajectories' numbers; meant for small problems.
+    of the trajectories' numbers; meant for small problems. `denoisers` are ``{name: mixture}`` for the trajectories of
+    `graph`.
+
+    Two signs that should agree do, in most of the joint's mass:
+
+    >>> import pgm_sync as ps
+    >>> sign = MixtureDenoiser([0.5, 0.5], torch.tensor([[-1.0], [1.0]]), 0.1 * torch.ones(2, 1, 1))
+    >>> joint = joint_mixture(ps.chain_graph(2, (1,), ps.Correlation(0.8)), {0: sign, 1: sign})
+    >>> weights, means, _ = component_moments(joint)
+    >>> agree = (means.sign().sum(1).abs() == 2)
+    >>> round(weights[agree].sum().item(), 3)
+    0.965
 
     Raises UnsupportedError on hidden variables, canvases or more than 20,000 components, UnknownNameError on a
     trajectory without a denoiser, CovarianceError on singular components or ones with which Eq. 1 is improper.
@@ -69,9 +80,14 @@ def joint_mixture(graph: FactorGraph, denoisers: Mapping[Name, MixtureDenoiser])
 
 
 def noise_covariance(graph: FactorGraph, noise_correlation: float) -> Tensor:
-    """R of Eq. 5' over all elements of all trajectories, ``(D, D)``, as `sample` draws it; no canvases.
+    """R of Eq. 5' over all elements of all trajectories of `graph`, ``(D, D)``, as `sample` draws it; no canvases.
 
-    ``eps_i = e_i + F_i' (u_i - F_i e_i)`` has ``R = I + F' (R_u - I) F``.
+    ``eps_i = e_i + F_i' (u_i - F_i e_i)`` has ``R = I + F' (R_u - I) F``. `noise_correlation` is c, in [0, 1).
+
+    >>> import pgm_sync as ps
+    >>> noise_covariance(ps.chain_graph(2, (1,), ps.Correlation(0.8)), noise_correlation=0.5)
+    tensor([[1.0000, 0.4000],
+            [0.4000, 1.0000]], dtype=torch.float64)
     """
     sizes = [torch.Size(graph.shape(name)).numel() for name in graph.trajectories]
     eye = torch.eye(sum(sizes), dtype=torch.float64)
@@ -100,9 +116,19 @@ def component_moments(denoiser: MixtureDenoiser) -> tuple[Tensor, Tensor, Tensor
 
 
 class NoisyMixture:
-    """A mixture seen through noise of covariance R: ``x_t = alpha x_0 + sigma eps``, Cov(eps) = R.
+    """A mixture seen through noise of covariance R: ``x_t = alpha x_0 + sigma eps``, Cov(eps) = R (Eq. 5').
 
     ``R^{-1/2} x_t`` carries white noise, so the white formulas apply to ``R^{-1/2} x_0``.
+
+    Parameters: `mixture`, a `MixtureDenoiser` over D numbers; `noise`, R, ``(D, D)``. Raises CovarianceError where R is
+    not positive definite.
+
+    One component N(0, I) and R = 4 I: ``x_t / (1 + 4)`` is expected of x_0 at alpha = sigma = 1.
+
+    >>> mixture = MixtureDenoiser([1.0], torch.zeros(1, 2).double(), torch.eye(2).double()[None])
+    >>> noisy = NoisyMixture(mixture, 4 * torch.eye(2).double())
+    >>> noisy.denoise(torch.tensor([[5.0, 10.0]]).double(), NoiseLevel(alpha=1.0, sigma=1.0))
+    tensor([[1., 2.]], dtype=torch.float64)
     """
 
     def __init__(self, mixture: MixtureDenoiser, noise: Tensor):  # noise: (D, D)
@@ -113,11 +139,11 @@ class NoisyMixture:
         self.white = MixtureDenoiser(weights, means @ inverse.T, inverse @ covariances @ inverse.T)
 
     def denoise(self, noisy: Tensor, level: NoiseLevel) -> Tensor:  # (n, D)
-        """Exact ``E[x_0 | x_t]``."""
+        """Exact ``E[x_0 | x_t]`` of `noisy` ``(n, D)`` at a `level`."""
         return self.white.denoise(noisy @ self.inverse.T.to(noisy), level) @ self.root.T.to(noisy)
 
     def log_density(self, noisy: Tensor, level: NoiseLevel) -> Tensor:  # (n, D) -> (n)
-        """log density of x_t."""
+        """Log density ``(n)`` of x_t, `noisy` ``(n, D)``, at a `level`."""
         weights, means, covariances = component_moments(self.white)
         eye = torch.eye(means.shape[1], dtype=means.dtype)
         spread = level.alpha**2 * covariances + level.sigma**2 * eye

@@ -35,19 +35,34 @@ FLOOR = (
 
 
 class Guard(NamedTuple):
-    """What kept Eq. 8, and how often it had to act."""
+    """What kept Eq. 8, and how often it had to act.
+
+    >>> import torch, pgm_sync as ps
+    >>> joint = ps.JointDenoiser(ps.chain_graph(2, (1,), ps.Correlation(0.8)))
+    >>> state = {0: torch.zeros(1, 1), 1: torch.zeros(1, 1)}
+    >>> print(joint(state, state, ps.NoiseLevel(0.6, 0.8)).guard.rule)  # surrogates are never wider than the prior
+    None
+    """
 
     rule: str | None = None  # "joint" floor on Lambda, "nodes" capped one by one; None: nothing could be wider
     by_node: dict[Name, float] = {}  # noqa: RUF012 (a NamedTuple's); fraction of capped directions under "nodes"
 
 
 class JointDenoised(NamedTuple):
-    """One joint denoising."""
+    """One joint denoising; what a `JointDenoiser` returns.
+
+    >>> import torch, pgm_sync as ps
+    >>> joint = ps.JointDenoiser(ps.chain_graph(2, (1,), ps.Correlation(0.8)))
+    >>> state = {0: torch.ones(5, 1), 1: torch.ones(5, 1)}
+    >>> found = joint(state, state, ps.NoiseLevel(0.6, 0.8))
+    >>> found.mean[0].shape, found.capped
+    (torch.Size([5, 1]), 0.0)
+    """
 
     mean: dict[Name, Tensor]  # (batch, *shape) per trajectory: E[x_0 | all noisy states]
     carried: list[Tensor]  # (batch, *shape) per carrier: the content to hand to the scheduler
     capped: float  # fraction of directions where Eq. 8 had to act
-    guard: Guard = Guard()
+    guard: Guard = Guard()  # which rule kept Eq. 8, and where it acted
     # h = eta_c - K m per coupled trajectory, (batch, *features): what the others multiply its posterior with, to first
     # order about the joint mean, is exp(h' u)
     tilt: dict[Name, Tensor] = {}  # noqa: RUF012 (a NamedTuple's)
@@ -74,6 +89,20 @@ class JointDenoiser:
         w_i of Eq. 10 by noise level, in the place of the graph's own; "fitted": as the graph was fitted.
 
     Raises ParameterError, UnsupportedError, and what compiling the graph raises.
+
+    Where every trajectory is N(0, 1) by itself, the result is the exact joint posterior mean at every level (Eq. 9):
+
+    >>> import torch, pgm_sync as ps
+    >>> joint = ps.JointDenoiser(ps.chain_graph(2, shape=(1,), potential=ps.Correlation(0.8)))
+    >>> level = ps.NoiseLevel(alpha=0.6, sigma=0.8)
+    >>> noisy = {0: torch.tensor([[1.0]]), 1: torch.tensor([[0.0]])}
+    >>> own = {name: level.alpha * x for name, x in noisy.items()}  # E[x_0 | x_t] of each by itself
+    >>> mean = joint(noisy, own, level).mean
+    >>> torch.cat([mean[0], mean[1]], 1)
+    tensor([[0.5035, 0.3350]])
+    >>> covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    >>> torch.tensor([[1.0, 0.0]]) @ torch.linalg.inv(0.36 * covariance + 0.64 * torch.eye(2)) @ (0.6 * covariance)
+    tensor([[0.5035, 0.3350]])
     """
 
     def __init__(
@@ -188,7 +217,7 @@ class JointDenoiser:
         return self.on_canvas or self.carriers.shared or self.noise is not None
 
     def correlated(self, white: Sequence[Tensor]) -> list[Tensor]:
-        """White noise ``(batch, *shape)`` per carrier, correlated as `noise_correlation` says (Eq. 5')."""
+        """`white` noise ``(batch, *shape)`` per carrier, correlated as `noise_correlation` says (Eq. 5')."""
         if not self.correlates or self.noise is None:
             return list(white)
         return noise_models.correlate(self.noise, self.reduction, white, self.carriers)
@@ -216,7 +245,10 @@ class JointDenoiser:
     def ask(
         self, denoisers: Mapping[Name, Denoiser], noisy: Mapping[Name, Tensor], level: NoiseLevel
     ) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
-        """What a call needs of every trajectory's denoiser: means ``(batch, *shape)``, and covariances where wanted."""
+        """What a call needs of every trajectory's denoiser: means ``(batch, *shape)``, and covariances where wanted.
+
+        `denoisers` and `noisy` are by trajectory, all at one `level`.
+        """
         wanted = self.needs_covariance
         means, covariances = {}, {}
         for name, x in noisy.items():
@@ -450,12 +482,29 @@ class JointDenoiser:
 
 
 def score_from_denoised(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
-    """Gradient of the log density of x_t, ``(alpha m - x_t) / sigma^2``, from the (joint) denoised content (Eq. 7)."""
+    """Gradient of the log density of x_t, ``(alpha m - x_t) / sigma^2``, from the (joint) denoised content (Eq. 7).
+
+    `denoised` and `noisy` are ``(*batch, *shape)`` at one `level`. With contents N(0, 1) at a variance preserving
+    level, x_t is N(0, 1) too, whose score is ``-x_t``:
+
+    >>> import torch, pgm_sync as ps
+    >>> noisy, level = torch.tensor([2.0]), ps.NoiseLevel(alpha=0.8, sigma=0.6)
+    >>> ps.score_from_denoised(level.alpha * noisy, noisy, level)
+    tensor([-2.0000])
+    """
     return (level.alpha * denoised - noisy) / level.sigma**2
 
 
 def epsilon_from_denoised(denoised: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
-    """The noise prediction ``(x_t - alpha m) / sigma`` that belongs to a denoised content (Eq. 7)."""
+    """The noise prediction ``(x_t - alpha m) / sigma`` that belongs to a denoised content (Eq. 7).
+
+    `denoised` and `noisy` are ``(*batch, *shape)`` at one `level`.
+
+    >>> import torch, pgm_sync as ps
+    >>> content, noise, level = torch.tensor([2.0]), torch.tensor([-1.0]), ps.NoiseLevel(alpha=0.8, sigma=0.6)
+    >>> ps.epsilon_from_denoised(content, level.alpha * content + level.sigma * noise, level)
+    tensor([-1.])
+    """
     return (noisy - level.alpha * denoised) / level.sigma
 
 

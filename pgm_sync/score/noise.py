@@ -27,10 +27,19 @@ INDEPENDENT_SHARE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class FeatureNoise:
-    """Covariance R of the features' noise, over the coupled trajectories in order; diagonal blocks are identities."""
+    """Covariance R of the features' noise over coupled trajectories in order (Eq. 5'); diagonal blocks are identities.
 
-    names: list[Name]
-    sizes: list[int]
+    >>> import torch
+    >>> noise = FeatureNoise(["a", "b"], [1, 1], torch.tensor([[1.0, 0.6], [0.6, 1.0]]).double())
+    >>> noise.excess  # R^{-1} - I
+    tensor([[ 0.5625, -0.9375],
+            [-0.9375,  0.5625]], dtype=torch.float64)
+
+    Raises CovarianceError where R is not positive definite.
+    """
+
+    names: list[Name]  # coupled trajectories
+    sizes: list[int]  # features of each
     covariance: Tensor  # (P, P) float64
 
     @cached_property

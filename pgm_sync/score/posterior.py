@@ -19,7 +19,15 @@ from .schedule import Schedule, Setting, fitted
 
 
 class PosteriorCovariance(Setting):
-    """How `JointDenoiser` finds C_i, the covariance of a trajectory's clean features given its own noisy state."""
+    """How `JointDenoiser` finds C_i, the covariance of a trajectory's clean features given its own noisy state (Eq. 4).
+
+    Shorthands stand for its subclasses, and a fit can save them:
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(2, 1, ps.Correlation(0.8))
+    >>> ps.JointDenoiser(graph, posterior_covariance="denoiser").posterior_covariance
+    FromDenoiser()
+    """
 
     asks: ClassVar[bool] = False  # whether denoisers are asked for a covariance, at the cost that they state
 
@@ -38,18 +46,28 @@ class PosteriorCovariance(Setting):
         return denoiser
 
     def check(self, sizes: Mapping[Name, int]) -> None:
-        """Raises where this does not fit trajectories coupled in so many features each."""
+        """Pass where this fits trajectories coupled in `sizes` ``{name: features}``. Raises elsewhere."""
 
     def scale(self, name: Name, level: NoiseLevel) -> Tensor | None:
-        """Factors on the variance, ``()`` or ``(r,)``, of each feature of a trajectory; None: as it is."""
+        """Factors on the variance, ``()`` or ``(r,)``, of features of the trajectory `name` at a `level`; None: 1."""
         return None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Surrogate(PosteriorCovariance):
-    """``(Sigma_ii^{-1} + snr I)^{-1}``, as if contents were Gaussian: one for all samples, no pass through a network.
+    """``(Sigma_ii^{-1} + snr I)^{-1}``, as if contents were Gaussian (Eq. 4): one for all samples, no network is asked.
 
     `variance` > 0, in squared content units, stands for Sigma_ii where no potential states one (Attraction).
+
+    >>> import torch, pgm_sync as ps
+    >>> graph = ps.chain_graph(2, shape=(1,), potential=ps.Attraction(1.0))
+    >>> joint = ps.JointDenoiser(graph, posterior_covariance=ps.Surrogate(variance=1.0))
+    >>> noisy = {0: torch.tensor([[2.0]]), 1: torch.tensor([[0.0]])}
+    >>> own = {0: torch.tensor([[1.0]]), 1: torch.tensor([[0.0]])}  # C_i = 1 / (1 + snr) = 1/2
+    >>> joint(noisy, own, ps.NoiseLevel(alpha=1.0, sigma=1.0)).mean[1].item()  # [[3, -1], [-1, 3]] m = [2, 0]
+    0.25
+
+    Raises ParameterError.
     """
 
     variance: float | None = None
@@ -65,18 +83,39 @@ class Surrogate(PosteriorCovariance):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FromDenoiser(PosteriorCovariance):
-    """What each denoiser itself says, sample by sample: exact for Gaussian, mixture and empirical ones."""
+    """What each denoiser itself says, sample by sample: exact for Gaussian, mixture and empirical ones (Eq. 4).
+
+    A trajectory whose denoiser knows that its content is 1 is not moved by the other, and moves it:
+
+    >>> import torch, pgm_sync as ps
+    >>> joint = ps.JointDenoiser(ps.chain_graph(2, (1,), ps.Correlation(0.8)), posterior_covariance=ps.FromDenoiser())
+    >>> denoisers = {0: ps.GaussianDenoiser([1.0], [[1e-9]]), 1: ps.GaussianDenoiser([0.0], [[1.0]])}
+    >>> noisy, level = {0: torch.zeros(1, 1), 1: torch.zeros(1, 1)}, ps.NoiseLevel(alpha=0.01, sigma=1.0)
+    >>> own, covariances = joint.ask(denoisers, noisy, level)
+    >>> {name: round(mean.item(), 3) for name, mean in joint(noisy, own, level, covariances).mean.items()}
+    {0: 1.0, 1: 0.8}
+    """
 
     asks: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Jacobian(PosteriorCovariance):
-    """Derivatives of every denoiser's mean in features (second-order Tweedie); see `JacobianDenoiser`.
+    """Derivatives of every denoiser's mean in features (Eq. 4, second-order Tweedie); see `JacobianDenoiser`.
 
-    Passes per step and trajectory with r coupled features, on top of the one for the mean: r backward ("reverse"), r
-    forward with tangents ("forward"), or 2 r plain ones ("differences", in steps of `step` times sigma); `batch` of
-    them at once.
+    Passes per step and trajectory with r coupled features, on top of the one for the mean, by `mode`: r backward
+    ("reverse"), r forward with tangents ("forward"), or 2 r plain ones ("differences", in steps of `step` times sigma);
+    `batch` of them at once.
+
+    >>> import torch, pgm_sync as ps
+    >>> joint = ps.JointDenoiser(ps.chain_graph(2, (1,), ps.Correlation(0.8)), posterior_covariance=ps.Jacobian())
+    >>> denoiser = ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> noisy, level = {0: torch.ones(1, 1), 1: torch.ones(1, 1)}, ps.NoiseLevel(alpha=0.6, sigma=0.8)
+    >>> _, covariances = joint.ask({0: denoiser, 1: denoiser}, noisy, level)
+    >>> round(covariances[0].item(), 4)  # 1 / (1 + snr) = 0.8**2
+    0.64
+
+    Raises ParameterError.
     """
 
     mode: str = "reverse"
@@ -98,6 +137,18 @@ class Annealed(PosteriorCovariance):
 
     The potentials are diffused by themselves, as Gaussians. That is not the diffused joint, but a density at every
     level, the last of them Eq. 1, which `Langevin` steps can therefore sample exactly (Du et al., 2023).
+
+    Of trajectories N(0, 1) it is the score of a Gaussian with covariance ``alpha^2 Sigma + sigma^2 I``:
+
+    >>> import torch, pgm_sync as ps
+    >>> graph, level = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.NoiseLevel(alpha=0.6, sigma=0.8)
+    >>> noisy = {0: torch.tensor([[1.0]]), 1: torch.tensor([[0.0]])}
+    >>> own = {name: level.alpha * x for name, x in noisy.items()}
+    >>> joint = ps.JointDenoiser(graph, posterior_covariance="annealed")(noisy, own, level)
+    >>> ps.score_from_denoised(joint.mean[0], noisy[0], level)
+    tensor([[-1.0904]])
+    >>> -torch.linalg.inv(torch.tensor([[1.0, 0.36 * 0.8], [0.36 * 0.8, 1.0]]))[0, 0]
+    tensor(-1.0904)
     """
 
 
@@ -120,8 +171,9 @@ class Scaled(PosteriorCovariance):
     ``ps.fit(..., method="score", scales=...)`` learns them. Raises ParameterError, ShapeError, and
     UnknownNameError for trajectories that no potential couples.
 
-    >>> half = Scaled("surrogate", [1.0, 0.25], log_snr=[-1.0, 1.0])
-    >>> round(half.scale("any", NoiseLevel(alpha=0.5**0.5, sigma=0.5**0.5)).item(), 6)
+    >>> import pgm_sync as ps
+    >>> half = ps.Scaled("surrogate", [1.0, 0.25], log_snr=[-1.0, 1.0])
+    >>> round(half.scale("any", ps.NoiseLevel(alpha=0.5**0.5, sigma=0.5**0.5)).item(), 6)  # at log snr 0
     0.5
     """
 

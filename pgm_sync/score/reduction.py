@@ -16,16 +16,32 @@ from ..potentials.base import StructuralPotential
 
 
 class Reduction(NamedTuple):
-    """A graph over features: the engine never sees what no potential couples."""
+    """A graph over features, made by `reduce`: the engine never sees what no potential couples.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(2, (1, 8, 8), features=lambda shape: ps.DCT(shape, modes=4))
+    >>> reduction = reduce(graph)
+    >>> reduction.graph.shape(0), reduction.features[0].in_shape
+    ((1, 4), (1, 8, 8))
+    """
 
     graph: FactorGraph  # coupled trajectories in their features, and hidden variables
     features: dict[Name, LinearMap]  # per coupled trajectory
 
 
 def reduce(graph: FactorGraph) -> Reduction:
-    """Express every coupled trajectory in the features its factors see, the whole content where one sees elements.
+    """Express every coupled trajectory of `graph` in the features its factors see (Eq. 13).
 
-    Features keep white noise white (orthonormal rows), so the reduced graph is again a graph of trajectories.
+    The whole content where one sees elements. Features keep white noise white (orthonormal rows), so the reduced graph
+    is again a graph of trajectories.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.FactorGraph()
+    >>> for name in ("left", "right", "alone"):
+    ...     graph.add_trajectory(name, shape=(1, 8, 8))
+    >>> graph.add_factor("tone", ["left", "right"], ps.Correlation(0.8), maps=[ps.ChannelMeans((1, 8, 8))] * 2)
+    >>> reduce(graph).graph
+    FactorGraph(2 trajectories, 1 factor)
     """
     density = [f for f in graph.factors if not isinstance(graph.potential(f), StructuralPotential)]
     seen: dict[Name, list[LinearMap]] = {}

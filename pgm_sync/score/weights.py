@@ -19,7 +19,7 @@ from .schedule import Schedule, Setting, fitted
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CanvasWeights(Setting):
-    """``w_i = v_i exp(l_i) / sum_j v_j exp(l_j)`` at every site, v_i the graph's own weights, l_i the logits.
+    """``w_i = v_i exp(l_i) / sum_j v_j exp(l_j)`` at every site, v_i the graph's own weights, l_i the logits (Eq. 10).
 
     Parameters
     ----------
@@ -30,6 +30,13 @@ class CanvasWeights(Setting):
         ``(L,)`` increasing; logits are linear in log snr between its values and constant outside.
 
     Raises ParameterError, ShapeError, NotFiniteError.
+
+    >>> import pgm_sync as ps
+    >>> from pgm_sync.score import find_carriers
+    >>> carriers = find_carriers(ps.wide_canvas((1, 2, 3), window=(2, 2), stride=1))
+    >>> weights = ps.CanvasWeights({"w0": 1.0986}).at(ps.NoiseLevel(0.6, 0.8), carriers)  # log 3: three times as much
+    >>> weights["w0"].round(decimals=2)
+    tensor([1.0000, 0.7500, 1.0000, 0.7500], dtype=torch.float64)
     """
 
     logits: Any

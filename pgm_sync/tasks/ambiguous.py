@@ -90,7 +90,7 @@ class Ambiguous(Task):
         for name, view in self._maps.items():
             graph.add_trajectory(name, shape)
             graph.add_factor(f"see {name}", [name, "picture"], Equality(), maps=[None, view])
-        return Scene(graph, self._model.denoiser, self._model.scheduler)
+        return Scene(graph, self._model.denoiser, self._model.scheduler, device=self.device)
 
     @cached_property
     def _maps(self) -> dict[str, LinearMap]:

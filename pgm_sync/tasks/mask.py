@@ -16,12 +16,12 @@ from ..errors import ParameterError
 from ..evaluation import energy_distance, mean
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
-from ..learning import fit
-from ..maps import Features
+from ..maps import DCT, Features
 from ..potentials import Equality, JointGaussian
 from ..zoo.light import lights, lit
-from .base import DRAWS, Measure, Results, Scene, Task, generator
+from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
 from .models import Model, load_model
+from .reading import pixel_classifier
 
 SIDE = 24
 LEARN_FROM = 2000  # composed pictures
@@ -35,9 +35,9 @@ class Mask(Task):
     """A background and regions in it, photographs of other classes, that stand in the same light.
 
     The light differs from picture to picture, and every denoiser knows pictures in any light. What ties the
-    trajectories is learned from composed pictures: features are mean colours over what a trajectory contributes, so
-    that only pixels that are visible are looked at. Published methods paint all trajectories on one canvas, weighted by
-    their masks.
+    trajectories is learned from composed pictures: features are `modes` cosine modes per channel over what a
+    trajectory contributes, the first its mean colour, so that only pixels that are visible are looked at. Published
+    methods paint all trajectories on one canvas, weighted by their masks.
 
     `prompts` are the background's class and one per region; regions are discs side by side.
 
@@ -46,6 +46,7 @@ class Mask(Task):
 
     name: ClassVar[str] = "mask"
     prompts: tuple[str, ...] = ("china", "flower", "coffee")
+    modes: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,24 +84,27 @@ class Mask(Task):
     def scene(self) -> Scene:
         own = self._model.denoiser
         assert isinstance(own, MixtureDenoiser)
-        shape, graph, learned = own.shape, FactorGraph(), FactorGraph()
+        shape, graph = own.shape, FactorGraph()
         graph.add_variable("picture", shape)
         for name, mask in self.masks.items():
             graph.add_trajectory(name, shape)
             graph.add_factor(f"see {name}", [name, "picture"], Equality(mask.expand(shape)))
-            learned.add_trajectory(name, shape)
-        colours = [self._colour(name) for name in self.names]
-        learned.add_factor("light", self.names, JointGaussian(), maps=colours)
-        composed = self.composed(LEARN_FROM, 0)
-        data: dict[Name, Tensor] = dict.fromkeys(self.names, composed)
         ours = {"": {}, "denoiser's C": {"posterior_covariance": "denoiser"}}
-        return Scene(graph, lit(own), self._model.scheduler, fit(learned, data, seed=self.seed), ours)
+        return Scene(graph, lit(own), self._model.scheduler, self.unfitted.fit(seed=self.seed), ours)
 
-    def _colour(self, name: str) -> Features:
-        """The mean colour of what is only this trajectory's, three numbers."""
-        inside = (self.masks[name] > 0.99).double().flatten()
-        row = inside / inside.norm()
-        return Features.orthonormalise(torch.block_diag(row[None], row[None], row[None]).reshape(3, 3, SIDE, SIDE))
+    @cached_property
+    def unfitted(self) -> Unfitted:
+        graph = FactorGraph()
+        for name in self.names:
+            graph.add_trajectory(name, self._model.shape)
+        graph.add_factor("light", self.names, JointGaussian(), maps=[self._seen(name) for name in self.names])
+        return Unfitted(graph, dict.fromkeys(self.names, self.composed(LEARN_FROM, 0)))
+
+    def _seen(self, name: str) -> Features:
+        """Cosine modes of what is only this trajectory's; the first are its mean colour."""
+        inside = (self.masks[name] > 0.99).double()
+        rows = DCT(self._model.shape, self.modes).dense().reshape(-1, 3, SIDE, SIDE)
+        return Features.orthonormalise(rows.double() * inside)
 
     def conditions(self, seeds: Sequence[int]) -> dict[Name, Any]:
         given = zip(self.names, self.shown, strict=True)
@@ -185,18 +189,10 @@ class Mask(Task):
     @cached_property
     def _classifiers(self) -> dict[str, Any]:
         """Of the pixels of each region, in any light: principal components, and logistic regression on them."""
-        from sklearn.decomposition import PCA
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import PolynomialFeatures, StandardScaler
-
         draws = generator(self.seed, 3)
         crops, labels = zoo.wide_crops((3, SIDE, SIDE), 3500, "train", generator=draws, return_photos=True)
         crops = crops + lights(len(crops), generator=draws)
         return {
-            name: make_pipeline(
-                PCA(16, whiten=True, random_state=0), PolynomialFeatures(2), StandardScaler(),
-                LogisticRegression(C=0.1, max_iter=300),
-            ).fit(self._pixels(crops, name), labels.numpy())
+            name: pixel_classifier(self._pixels(crops, name), labels)
             for name in self.names
-        }  # fmt: skip
+        }

@@ -12,10 +12,9 @@ from torch import Tensor
 from ..evaluation import energy_distance, mean, residual, transition_jump
 from ..graph import FactorGraph, wide_canvas
 from ..graph.factor_graph import Name
-from ..learning import fit
 from ..learning.learned_features import pca_features
 from ..zoo.data.motion import FRAMES, SCALE, energy, motions, physics_residual
-from .base import DRAWS, Measure, Scene, Task, generator
+from .base import DRAWS, Measure, Scene, Task, Unfitted, generator
 from .models import Model, load_model
 
 LEARN_FROM = 2000  # simulated long motions
@@ -48,11 +47,14 @@ class Motion(Task):
 
     @cached_property
     def scene(self) -> Scene:
+        learned = self.unfitted.fit(seed=self.seed)
+        return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned, device=self.device)
+
+    @cached_property
+    def unfitted(self) -> Unfitted:
         long, _ = motions(LEARN_FROM, self.frames, generator=generator(self.seed, 0))
         data: dict[Name, Tensor] = {"canvas": long.float()}
-        unfitted = self._graph(features=lambda shape: None)
-        learned = fit(pca_features(unfitted, data, self.modes), data, seed=self.seed)
-        return Scene(self._graph(None), self._model.denoiser, self._model.scheduler, learned)
+        return Unfitted(pca_features(self._graph(features=lambda shape: None), data, self.modes), data)
 
     def _graph(self, features: Any) -> FactorGraph:
         shape = self._model.shape  # (features, frames of a window)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,15 +19,22 @@ from torch import Tensor
 from .. import peers
 from ..errors import NotFiniteError, ParameterError, PgmSyncError, UnknownNameError, listed
 from ..evaluation import Cost, CostMeter, Scoreboard, method_sheet
+from ..graph import FactorGraph
 from ..graph.serialization import write_atomically
 from ..inspection.images import png
+from ..inspection.recorder import Recorder
+from ..inspection.recording import Recording
+from ..inspection.storage import HEADER
 from ..sampling import sample
+from ..score.schedule import fitted
 from .base import Measure, Results, Scene, Task
 
 OURS = "learned"
 REFERENCE = "real"  # the row of real results, where a task has them
 TUNED = " (tuned)"  # of a published method whose options were chosen on validation seeds
 SHOWN = 6
+RECORDED = ("noisy", "denoised", "joint", "correction", "disagreement")
+MOST_RECORDED = 24  # trajectories and canvases whose pictures a run keeps
 WIDTH = 96  # of a picture in a sheet, in pixels, at least roughly
 
 
@@ -93,21 +101,24 @@ def sample_method(
         raise ParameterError(f"num_samples={num_samples} and batch={batch} must be at least 1")
     if batch is not None and batch < num_samples:
         given = {"meter": meter, "progress": progress, **options}
-        return join([
-            sample_method(task, method, min(batch, num_samples - k), num_inference_steps, seed + k, **given)
-            for k in range(0, num_samples, batch)
-        ])  # fmt: skip
+        parts = []
+        for k in range(0, num_samples, batch):
+            size = min(batch, num_samples - k)
+            parts.append(sample_method(task, method, size, num_inference_steps, seed + k, **given))
+            given.pop("on_step", None)  # a recorder records one run: that of the first batch
+        return join(parts)
     scene, seeds = task.scene, list(range(seed, seed + num_samples))
     denoisers = scene.denoisers if meter is None else meter.count(scene.denoisers)
-    common = {"conditions": task.conditions(seeds), "progress": progress, **options}
+    common = {"conditions": task.conditions(seeds), "progress": progress, "device": scene.device, **options}
     ours = _ours(scene)
+    graph = graph_of(task, method)
+    common.setdefault("initial_noise", task.initial_noise(seeds, num_inference_steps, graph))
     if method in ours:
-        graph = scene.graph if scene.learned is None else scene.learned
         common = {**ours[method], **common}
         result = sample(graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common)
     elif method in peers.methods():
         result = peers.sample(
-            method, scene.graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common
+            method, graph, denoisers, scene.scheduler, num_inference_steps, num_samples, seeds, **common
         )
     else:
         known = [*ours, *peers.methods()]
@@ -193,8 +204,33 @@ def _run(
     _measure(found, label, results, meter.cost, shown)
 
 
-def write_run(task: Task, method: str, results: Results, steps: int, folder: str | Path) -> list[Path]:
-    """Pictures of all results (PNG), contents and samples (safetensors), and a record (JSON); returns the paths."""
+def graph_of(task: Task, method: str) -> FactorGraph:
+    """The graph that a method samples: the learned one for ours, that of the scene for published methods."""
+    scene = task.scene
+    return scene.learned if method in _ours(scene) and scene.learned is not None else scene.graph
+
+
+def recorder(task: Task, method: str) -> Recorder | None:
+    """What records a run of ours for ``on_step``, small enough to keep beside it; None for published methods."""
+    if method not in _ours(task.scene):
+        return None
+    graph = graph_of(task, method)
+    options = _ours(task.scene)[method]
+    noise = options.get("noise_correlation", 0.0)
+    noise = float(fitted(graph, "noise_correlation")) if isinstance(noise, str) else noise
+    covariance = options.get("posterior_covariance")
+    variance = float(covariance) if isinstance(covariance, int | float) else None
+    images = {"kinds": RECORDED, "trajectories": [*graph.hidden, *graph.trajectories][:MOST_RECORDED]}
+    return Recorder(graph, images=images, noise_correlation=noise, variance=variance)
+
+
+def write_run(
+    task: Task, method: str, results: Results, steps: int, folder: str | Path, recording: Recording | None = None
+) -> list[Path]:
+    """Pictures of all results (PNG), contents and samples (safetensors), a record (JSON), the graph; returns the paths.
+
+    `recording`, if any, takes the place of an earlier one in the folder.
+    """
     from safetensors.torch import save
 
     folder = Path(folder)
@@ -217,7 +253,16 @@ def write_run(task: Task, method: str, results: Results, steps: int, folder: str
     }
     for name, content in files.items():
         write_atomically(folder / name, content)
-    return [*(folder / name for name in files), *task.files(results.content, folder)]
+    paths = [folder / name for name in files]
+    graph_of(task, method).save(folder / "graph.safetensors")
+    paths.append(folder / "graph.safetensors")
+    if recording is not None:
+        place = folder / "recording"
+        if (place / HEADER).exists():
+            shutil.rmtree(place)
+        recording.save(place)
+        paths.append(place)
+    return [*paths, *task.files(results.content, folder)]
 
 
 def _sheet(pictures: dict[str, Tensor]) -> Any:
@@ -272,5 +317,6 @@ def _tune(found: Comparison, method: str, steps: int, seed: int, count: int, pro
 
     return peers.tune(
         method, scene.graph, scene.denoisers, scene.scheduler, steps, seeds, objective,
-        conditions=task.conditions(seeds), progress=progress,
+        conditions=task.conditions(seeds), initial_noise=task.initial_noise(seeds, steps, scene.graph),
+        progress=progress, device=scene.device,
     )  # fmt: skip

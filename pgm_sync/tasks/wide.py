@@ -1,7 +1,8 @@
-"""Wide pictures from the windows of a patch denoiser: panoramas, tall and grid canvases, 360 degrees."""
+"""Wide pictures from the windows of one denoiser: panoramas, tall and grid canvases, 360 degrees."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -9,15 +10,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .. import zoo
-from ..evaluation import energy_distance, far_correlation, off_grid_windows, seam_gradient
+from ..errors import ParameterError
+from ..evaluation import energy_distance, far_correlation, mean, off_grid_windows, seam_gradient
 from ..graph import FactorGraph, wide_canvas
-from ..learning import fit
-from ..maps import DCT
-from .base import DRAWS, Measure, Results, Scene, Task, generator
-from .models import load_model
+from ..graph.factor_graph import Name
+from ..inspection.layout import windows
+from ..learning.symmetry import Stationary
+from ..maps import DCT, Crop
+from ..metrics import Estimate
+from ..peers.projection import projection
+from ..potentials import JointGaussian
+from ..zoo import PHOTOGRAPHS
+from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
+from .models import Model, load_model
+from .photos import close, crops, fit_photographs
+from .reading import pixel_classifier
 
-CROPS = 2000  # photograph crops to learn from
+CROPS = 2000  # pictures to learn from
 HELD_OUT = 500  # other ones to compare with
 
 
@@ -25,56 +34,276 @@ HELD_OUT = 500  # other ones to compare with
 class Wide(Task):
     """Windows of photographs, tied by the pixels in which they overlap and by what far windows have in common.
 
-    Sizes in pixels. Potentials couple `modes` cosine modes per channel of all pairs of windows, learned from wide crops
-    of photographs; the windows of the measures lie between those that were denoised.
+    Parameters
+    ----------
+    width, height
+        of the canvas in pixels, one row of windows, a column, or a grid.
+    stride
+        pixels from one window to the next; 0 stands for three quarters of a window (with `wrap`: the next smaller
+        divisor of the width).
+    modes
+        cosine modes per channel that are coupled.
+    neighbours
+        "all": every pair of windows is coupled; "adjacent": those side by side.
+    wrap
+        closes the canvas to 360 degrees, and the graph to a loop.
+    prompts
+        of all windows, or one per window in the order of the graph: classes of an embedded `model`, texts of a
+        checkpoint. With different ones, potentials are of what is left when every class's mean picture is taken away.
+    model
+        by its name, as `load_model` takes it. Of a checkpoint windows are latents, and sizes stay in pixels.
+    data
+        a folder of pictures to learn from; the embedded photographs by default. Needed for a checkpoint.
 
-    Raises ShapeError, ParameterError where windows do not fit the canvas.
+    A canvas wider, or taller, than any photograph repeats what two neighbours have in common from window to window,
+    exactly so on a chain (Eq. 2): hundreds of windows are learned as quickly as two.
+
+    Raises ShapeError, ParameterError where windows do not fit the canvas, UnknownNameError.
     """
 
     name: ClassVar[str] = "wide"
     width: int = 96
     height: int = 24
-    window: int = 24
-    stride: int = 18
+    stride: int = 0
     modes: int = 4
+    neighbours: str = "all"
+    wrap: bool = False
+    prompts: str | tuple[str, ...] | None = None
+    model: str | Model = "photo-patches"
+    guidance: float = 1.0
+    data: str | None = None
+    device: str = "cpu"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "modes"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"{name}={getattr(self, name)} must be at least 1", name=name)
+
+    @cached_property
+    def _model(self) -> Model:
+        return self.model if isinstance(self.model, Model) else load_model(self.model, self.guidance, self.device)
+
+    @cached_property
+    def _canvas(self) -> tuple[int, int, int]:
+        """The shape of the canvas, in elements."""
+        scale = self._model.scale
+        if self.width % scale or self.height % scale:
+            raise ParameterError(f"{self.width} x {self.height} pixels: {self._model.name} takes multiples of {scale}")
+        return self._model.shape[0], self.height // scale, self.width // scale
+
+    @cached_property
+    def _strides(self) -> tuple[int, int]:
+        """Down and across, in elements."""
+        if self.stride:
+            return self.stride // self._model.scale, self.stride // self._model.scale
+        down, across = (max(1, 3 * s // 4) for s in self._window)
+        while self.wrap and self._canvas[-1] % across:
+            across -= 1
+        return down, across
+
+    def graph(self, coupled: bool = True, length: int | None = None) -> FactorGraph:
+        """The windows on their canvas, with unfitted potentials between them or without; `length` shortens the row, or
+        the column, to so many elements.
+        """
+        canvas = list(self._canvas)
+        if length is not None:
+            canvas[self._along] = length
+        down, across = self._strides
+        return wide_canvas(
+            canvas, self._window, across if down == across else (down, across), neighbours=self.neighbours,
+            features=self._features if coupled else None, wrap=self.wrap,
+        )  # fmt: skip
+
+    def _features(self, shape: tuple[int, ...]) -> DCT:
+        return DCT(shape, self.modes)
+
+    @property
+    def _along(self) -> int:
+        """The axis of a single row, or column."""
+        return -1 if self._canvas[-2] == self._model.shape[-2] else -2
 
     @cached_property
     def scene(self) -> Scene:
-        crops, photos = zoo.wide_crops(
-            self._shape, CROPS, "train", generator=generator(self.seed, 0), return_photos=True
-        )
-        unfitted, model = self._graph(coupled=True), load_model("photo-patches")
-        return Scene(
-            self._graph(coupled=False),
-            model.denoiser,
-            model.scheduler,
-            fit(unfitted, {"canvas": crops}, groups=photos, seed=self.seed),
-            {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}},
-        )
-
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        return 3, self.height, self.width
-
-    def _graph(self, coupled: bool) -> FactorGraph:
-        features: Any = (lambda shape: DCT(shape, self.modes)) if coupled else None
-        window = (self.window, self.window)
-        return wide_canvas(self._shape, window, self.stride, features=features, neighbours="all")
+        plain = self.graph(coupled=False)
+        shared = {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}}
+        ours = shared if getattr(self._model.denoiser, "has_covariance", False) else {"": {}}
+        unfitted = self.unfitted
+        learned = self._extended(plain) if unfitted is None else unfitted.fit(seed=self.seed)
+        return Scene(plain, self._model.denoiser, self._model.scheduler, learned, ours, self.device)
 
     @cached_property
-    def _heldout(self) -> tuple[Tensor, Tensor]:
-        """Two sets that share no crop: one to measure with, one to stand beside the methods."""
-        crops = zoo.wide_crops(self._shape, 2 * HELD_OUT, "test", generator=generator(self.seed, 1))
-        return crops[:HELD_OUT], crops[HELD_OUT:]
+    def _long(self) -> bool:
+        """Whether the canvas is one row, or column, longer than any photograph."""
+        shown = (3, *self._canvas[-2:])
+        return self.data is None and not self.wrap and 1 in self._grid and not fit_photographs(shown, self._classes)
 
-    def reference(self) -> Tensor:
-        return self._heldout[1]
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of windows."""
+        starts = [view.start for view in self.views().values()]
+        return len({top for top, _ in starts}), len({left for _, left in starts})
+
+    def views(self, graph: FactorGraph | None = None) -> dict[Name, Crop]:
+        """What every window sees of the canvas, of this graph or of the task's own."""
+        found = windows(self.graph(coupled=False) if graph is None else graph)
+        assert found is not None  # it was made so
+        return found[1]
+
+    @property
+    def _window(self) -> tuple[int, int]:
+        height, width = self._model.shape[-2:]
+        return height, width
+
+    @cached_property
+    def unfitted(self) -> Unfitted | None:
+        """None for a canvas longer than any picture, whose potentials are learned from pairs of windows."""
+        if self._long:
+            return None
+        graph = self.graph()  # before pictures are read: refuses what does not fit
+        pictures, photos = self._crops(self._canvas, CROPS, "train", 0)
+        return Unfitted(graph, {"canvas": pictures if self._plain else self._recentred(pictures, photos)}, photos)
+
+    def _extended(self, plain: FactorGraph) -> FactorGraph:
+        """Neighbours' potential, learned from pairs, between all neighbours of a row or column."""
+        window, stride = self._model.shape[self._along], self._strides[self._along]
+        length = self._canvas[self._along]
+        if (length - window) % stride:
+            fits = window + (length - window) // stride * stride
+            raise ParameterError(
+                f"a canvas longer than the photographs needs equal steps: take {fits * self._model.scale} or "
+                f"{(fits + stride) * self._model.scale} pixels",
+                length=length * self._model.scale,
+            )
+        pair = self.graph(length=window + stride)
+        pictures, photos = self._crops(pair.shape("canvas"), CROPS, "train", 0)
+        data = pictures if self._plain else pictures - self._class_means(pictures, photos)[photos]
+        places = dict(zip(pair.trajectories, (0, stride), strict=True))
+        fitted = Unfitted(pair, {"canvas": data}, photos).fit(ties=Stationary(places), seed=self.seed)
+        learned = next(p for p in map(fitted.potential, fitted.factors) if isinstance(p, JointGaussian))
+        expected = {}
+        if not self._plain:
+            views = self.views(pair)
+            own = torch.stack([view.apply(self._class_means(pictures, photos)) for view in views.values()]).mean(0)
+            seen = self._features(own.shape[1:]).apply(own).double()
+            expected = {
+                name: seen[self._classes.index(prompt)]
+                for name, prompt in zip(plain.trajectories, self._of_windows, strict=True)
+            }
+
+        def potential(first: Name, second: Name) -> JointGaussian:
+            mean = learned.mean if self._plain else torch.cat([expected[first], expected[second]])
+            return JointGaussian(mean, learned.covariance)
+
+        return wide_canvas(
+            self._canvas, self._window, self._strides, potential=potential, features=self._features
+        )
+
+    def _class_means(self, pictures: Tensor, labels: Tensor) -> Tensor:  # (classes, *canvas)
+        return torch.stack([pictures[labels == k].mean(0) for k in range(len(self._classes))])
+
+    # ---- pictures to learn from and to compare with
+
+    def _crops(self, canvas: tuple[int, ...], n: int, split: str, k: int) -> tuple[Tensor, Tensor]:
+        """Contents of a canvas ``(n, *canvas)``, and the picture that each is of; other ones for every k."""
+        model, draws = self._model, generator(self.seed, k)
+        if model.scale > 1 and self.data is None:
+            raise ParameterError(f"{model.name} needs pictures to learn from: data=FOLDER", setting="data")
+        height, width = canvas[-2] * model.scale, canvas[-1] * model.scale
+        margin = self._model.shape[-1] * model.scale if self.wrap else 0
+        shown = (3, height, width + margin)
+        found, labels = crops(shown, n, split, draws, self._classes, self.data)
+        found = model.encode(close(found, margin) if margin else found)
+        return found, labels
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        """The embedded photographs that are learned from."""
+        known = self._model.classes or PHOTOGRAPHS
+        return known if self.prompts is None or self.data is not None else tuple(dict.fromkeys(self._of_windows))
+
+    @cached_property
+    def _of_windows(self) -> tuple[str, ...]:
+        """The prompt of every window."""
+        names = self.graph(coupled=False).trajectories
+        assert self.prompts is not None
+        given = (self.prompts,) * len(names) if isinstance(self.prompts, str) else tuple(self.prompts)
+        given = given * len(names) if len(given) == 1 else given
+        if len(given) != len(names):
+            raise ParameterError(f"{len(given)} prompts for {len(names)} windows", prompts=given)
+        return given
+
+    @property
+    def _plain(self) -> bool:
+        """Whether all windows have one prompt, or none."""
+        return self.prompts is None or len(set(self._of_windows)) == 1 or not self._model.classes
+
+    def _recentred(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        """Every picture less the mean of its class, plus, window by window, that of the window's prompt."""
+        means, graph = self._class_means(pictures, labels), self.graph(coupled=False)
+        own = {name: view.apply(means) for name, view in self.views(graph).items()}  # (classes, *window)
+        wanted = {
+            name: own[name][self._classes.index(prompt)][None]
+            for name, prompt in zip(graph.trajectories, self._of_windows, strict=True)
+        }
+        (composed,) = projection(graph).onto(wanted)
+        return pictures - means[labels] + composed
+
+    def conditions(self, seeds: Sequence[int]) -> Any:
+        if self.prompts is None:
+            return self._model.condition([None] * len(seeds))
+        names = self.graph(coupled=False).trajectories
+        return {n: self._model.condition([p] * len(seeds)) for n, p in zip(names, self._of_windows, strict=True)}
+
+    @cached_property
+    def _heldout(self) -> tuple[Tensor, Tensor] | None:
+        """Two sets that share no crop, one to measure with, one to stand beside the methods; None where no picture is
+        of the canvas's size, or none shows such prompts side by side.
+        """
+        if self._long or not self._plain:
+            return None
+        found, _ = self._crops(self._canvas, 2 * HELD_OUT, "test", 1)
+        return found[:HELD_OUT], found[HELD_OUT:]
+
+    @cached_property
+    def _heldout_windows(self) -> dict[str | None, Tensor]:
+        """Held-out windows ``(n, *window)`` by prompt."""
+        size = (3, self._window[0] * self._model.scale, self._window[1] * self._model.scale)
+        prompts = [None] if self._plain else dict.fromkeys(self._of_windows)
+        made = {}
+        for prompt in prompts:
+            chosen = self._classes if prompt is None else (prompt,)
+            found, _ = crops(size, HELD_OUT, "test", generator(self.seed, 1), chosen, self.data)
+            made[prompt] = self._model.encode(found)
+        return made
+
+    def reference(self) -> Tensor | None:
+        return None if self._heldout is None else self._heldout[1]
+
+    def pictures(self, content: Tensor) -> Tensor:
+        return super().pictures(self._model.decode(content))
+
+    # ---- measures
 
     def measures(self) -> list[Measure]:
+        """Of whole pictures, where there are real ones; else of windows."""
+        columns, rows = self._seams
+        seams = Measure(
+            "seams", "mean step across the middle of overlaps over that elsewhere; 1: seamless",
+            1.0, lambda r: seam_gradient(self._closed(r.content), columns, rows),
+        )  # fmt: skip
+        ends = "between the mean brightness of the two ends"
+        if self._heldout is None:
+            return [
+                Measure(
+                    "windows", "energy distance of windows, one per picture, to held-out ones of their prompts",
+                    "lower", self._windows,
+                ),
+                seams,
+                Measure("far correlation", ends, "higher", self._far),
+                *([] if self._plain else [self._prompts]),
+            ]  # fmt: skip
         real = self._heldout[0]
-        far = self.width - self.window
-        seams = list(range(self.window - (self.window - self.stride) // 2, self.width, self.stride))
         return [
             Measure(
                 "energy distance", "of whole pictures to held-out photographs; 0: the same distribution",
@@ -85,21 +314,77 @@ class Wide(Task):
                 "lower",
                 lambda r: energy_distance(self._between(r), self._between(Results(real, {}, [])), draws=DRAWS),
             ),
+            seams,
             Measure(
-                "seams", "mean step across the middle of overlaps over that elsewhere; 1: seamless",
-                1.0, lambda r: seam_gradient(r.content, seams),
-            ),
-            Measure(
-                "far correlation", "between the mean brightness of the two ends; of photographs as in the last row",
-                far_correlation(real, self.window, far).value,
-                lambda r: far_correlation(r.content, self.window, far),
+                "far correlation", f"{ends}; of photographs as in the last row",
+                self._far(Results(real, {}, [])).value, self._far,
             ),
         ]  # fmt: skip
 
+    @property
+    def _prompts(self) -> Measure:
+        return Measure(
+            "prompts", "probability of its prompt in a window, one per picture, by a linear classifier of pixels",
+            "higher", lambda r: mean(self._probability(r)),
+        )  # fmt: skip
+
+    def _probability(self, results: Results) -> Tensor:  # (n)
+        wanted, shown = self._in_turn(results)
+        found = self._classifier.predict_proba(shown.flatten(1).double().numpy())
+        return torch.from_numpy(found)[torch.arange(len(shown)), [self._classes.index(p) for p in wanted]]
+
+    @cached_property
+    def _classifier(self) -> Any:
+        """Of single windows."""
+        size = (3, *self._window)
+        found, labels = crops(size, 500 * len(self._classes), "train", generator(self.seed, 2), self._classes)
+        return pixel_classifier(found.flatten(1), labels)
+
+    def _in_turn(self, results: Results) -> tuple[list[str], Tensor]:
+        """Of every picture one window, the next one of the next picture, and its prompt."""
+        views = list(self.views().values())
+        prompts = [""] * len(views) if self._plain else self._of_windows
+        order = [k % len(views) for k in range(len(results.content))]
+        shown = [views[v].apply(results.content[k : k + 1])[0] for k, v in enumerate(order)]
+        return [prompts[v] for v in order], torch.stack(shown)
+
+    def _windows(self, results: Results) -> Estimate:
+        prompts, shown = self._in_turn(results)
+        held = self._heldout_windows
+        if self._plain:
+            return energy_distance(shown, held[None], draws=DRAWS)
+        shares = [sum(p == prompt for p in self._of_windows) for prompt in held]
+        counts = [round(HELD_OUT * share / max(shares)) for share in shares]
+        real = torch.cat([x[:count] for x, count in zip(held.values(), counts, strict=True)])
+        return energy_distance(shown, real, draws=DRAWS)
+
+    def _far(self, results: Results) -> Estimate:
+        """Of opposite windows of a circle, of the first and last columns, or rows, of other canvases."""
+        content = results.content if self._along == -1 or self.wrap else results.content.mT
+        window, whole = self._model.shape[self._along], content.shape[-1]
+        return far_correlation(content, window, whole // 2 if self.wrap else whole - window)
+
+    @cached_property
+    def _seams(self) -> tuple[list[int], list[int]]:
+        """Columns and rows in the middle of overlaps."""
+        views = self.views().values()
+        size, whole = self._window, self._canvas[-1]
+
+        def middles(axis: int) -> list[int]:
+            starts = sorted({crop.start[axis] for crop in views})
+            ends = [*starts[1:], starts[0] + whole] if axis and self.wrap else starts[1:]
+            return [-(-(a + size[axis] + b) // 2) for a, b in zip(starts, ends, strict=False)]
+
+        columns = sorted({(c - 1) % whole + 1 for c in middles(1)}) if self.wrap else middles(1)
+        return columns, middles(0)
+
+    def _closed(self, content: Tensor) -> Tensor:
+        """With the first column once more at the end of a circle, so that steps across its border count."""
+        return torch.cat([content, content[..., :1]], -1) if self.wrap else content
+
     def _between(self, results: Results) -> Tensor:
         """One window per picture, in turn, so that windows are independent."""
-        windows, groups = off_grid_windows(
-            results.content, (self.window, self.window), (self.height, self.stride)
-        )
+        found, groups = off_grid_windows(results.content, self._window, self._strides)
         count = int((groups == 0).sum())
-        return torch.stack([windows[count * k + k % count] for k in range(len(results.content))])
+        return torch.stack([found[count * k + k % count] for k in range(len(results.content))])
+

@@ -81,7 +81,7 @@ def load(name: str) -> Denoiser:
 
 
 def classes(name: str) -> tuple[str, ...]:
-    """What the conditions of a denoiser stand for, by position. Raises UnknownNameError.
+    """What the conditions of the denoiser called `name` stand for, by position. Raises UnknownNameError.
 
     >>> classes("motion-unet")
     ('slow', 'fast', 'mixed', 'wild')
@@ -90,7 +90,10 @@ def classes(name: str) -> tuple[str, ...]:
 
 
 def scheduler(name: str) -> Any:
-    """A fresh `diffusers.DDIMScheduler` with the noise schedule of a network; any other scheduler works too.
+    """A fresh `diffusers.DDIMScheduler` with the noise schedule of the network called `name`; any other works too.
+
+    >>> scheduler("motion-unet").config.prediction_type
+    'v_prediction'
 
     Raises UnknownNameError; closed forms have no schedule.
     """
@@ -98,7 +101,14 @@ def scheduler(name: str) -> Any:
 
 
 def classifier(name: str) -> Classifier:
-    """The classifier of a network's data: ``classifier(x)`` are logits ``(n, classes)``, ``.features(x)`` ``(n, 128)``.
+    """The classifier of the data of the network called `name`.
+
+    ``classifier(name)(x)`` are logits ``(n, classes)``, ``.features(x)`` ``(n, 128)``.
+
+    >>> from pgm_sync.zoo.data import glyphs
+    >>> pictures, labels = glyphs(36, "test", generator=torch.Generator().manual_seed(0))
+    >>> (classifier("glyph-unet")(pictures).argmax(1) == labels).float().mean().item() > 0.9
+    True
 
     Raises UnknownNameError where there is none.
     """
@@ -106,9 +116,15 @@ def classifier(name: str) -> Classifier:
 
 
 def folder(name: str) -> Path:
-    """Where a network lies, as diffusers keeps it: ``UNet2DModel.from_pretrained(folder("photo-unet"))`` reads it.
+    """Where the network called `name` lies, as diffusers keeps it.
 
-    Such a network sees 2 x 2 pixels as channels (`networks.Squeezed`). Raises UnknownNameError.
+    ``UNet2DModel.from_pretrained(folder("photo-unet"))`` reads it; such a network sees 2 x 2 pixels as channels
+    (`networks.Squeezed`).
+
+    >>> sorted(path.name for path in folder("motion-unet").iterdir())
+    ['card.md', 'config.json', 'denoiser.json', 'diffusion_pytorch_model.safetensors', 'scheduler_config.json']
+
+    Raises UnknownNameError.
     """
     if name in trained_names():
         return MODELS / name

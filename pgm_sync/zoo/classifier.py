@@ -21,7 +21,12 @@ class Classifier(nn.Module):
     """Logits and features of pictures ``(n, *shape)`` in [-1, 1].
 
     Four convolutions, each after the first halving the picture, group normalisation, and the mean over what is left:
-    that mean is the feature vector, 128 numbers, and the logits are linear in it.
+    that mean is the feature vector, 128 numbers, and the logits are linear in it. `shape` is ``(C, H, W)``, `classes`
+    names the logits, `widths` are the channels of the four.
+
+    >>> network = Classifier((1, 32, 32), classes=("even", "odd"))
+    >>> network(torch.zeros(5, 1, 32, 32)).shape, network.features(torch.zeros(5, 1, 32, 32)).shape
+    (torch.Size([5, 2]), torch.Size([5, 128]))
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: tuple[str, ...], widths: tuple[int, ...] = WIDTHS):
@@ -50,14 +55,14 @@ class Classifier(nn.Module):
         return output
 
     def save(self, path: Path) -> None:
-        """Write float16 weights."""
+        """Write float16 weights to `path`."""
         weights = {key: value.half().contiguous() for key, value in self.state_dict().items()}
         about = {name: json.dumps(getattr(self, name)) for name in ("shape", "classes", "widths")}
         save_file(weights, path, metadata=about)
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
-        """Read a saved classifier, in float32 and without gradients of its weights. Raises SavedFileError."""
+        """Read a classifier saved at `path`, in float32 and without gradients of its weights. Raises SavedFileError."""
         try:
             with safe_open(path, "pt") as file:
                 about: dict[str, Any] = {key: json.loads(value) for key, value in file.metadata().items()}

@@ -15,13 +15,17 @@ from torch.nn.functional import interpolate
 
 from ..errors import ParameterError, SavedFileError, ShapeError, UnknownNameError
 
+#: Names of the seven photographs, by position: what `photo-patches` takes as condition.
 PHOTOGRAPHS = ("china", "flower", "astronaut", "coffee", "chelsea", "rocket", "hubble")
-TEXTURES = ("tissue", "brick", "gravel")  # repeat all over, so that bands of both splits look alike
+#: Names of three pictures that repeat all over, so that bands of both splits look alike.
+TEXTURES = ("tissue", "brick", "gravel")
+#: Photographs and textures, by position: what `photo-unet` takes as condition.
 PICTURES = PHOTOGRAPHS + TEXTURES
 FOLDER = Path(__file__).with_name("photographs")
 BANDS = 4
 SPLITS = ("train", "test")
-SCALES = (1.25, 2.0)  # photograph pixels per crop pixel: a 32 x 160 crop still fits into every band
+#: Photograph pixels per crop pixel, from and to: a 32 x 160 crop still fits into every band.
+SCALES = (1.25, 2.0)
 
 
 @cache
@@ -35,12 +39,15 @@ def _photograph(name: str) -> Tensor:  # (3, H, W) uint8
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def photographs(split: str = "train", names: Sequence[str] = PHOTOGRAPHS) -> dict[str, Tensor]:
+def photographs(
+    split: str = "train", names: Sequence[str] = PHOTOGRAPHS, upright: bool = False
+) -> dict[str, Tensor]:
     """Bands ``(3, H, W)`` of the photographs, float32 in [-1, 1], by name: ``"china-1"`` is its topmost band.
 
     `names` may be any of `PICTURES`. Every photograph is cut into four horizontal bands of equal height. Bands 1 and 3
     belong to one split and 2 and 4 to the other, the other way round for every second photograph, so that both splits
-    hold skies, horizons and grounds, and share no pixel. Each band keeps the full width.
+    hold skies, horizons and grounds, and share no pixel. Each band keeps the full width. With `upright` the cuts are
+    vertical, into four bands of the full height; a test band of those shares pixels with training bands of the others.
 
     Raises ParameterError on a split other than "train" and "test", UnknownNameError on a name.
 
@@ -60,9 +67,10 @@ def photographs(split: str = "train", names: Sequence[str] = PHOTOGRAPHS) -> dic
     for name in names:
         k = PICTURES.index(name)
         pixels = _photograph(name).float() / 127.5 - 1
-        height = pixels.shape[1] // BANDS
+        axis = 2 if upright else 1
+        size = pixels.shape[axis] // BANDS
         for band in range((k + SPLITS.index(split)) % 2, BANDS, 2):
-            bands[f"{name}-{band + 1}"] = pixels[:, band * height : (band + 1) * height].clone()
+            bands[f"{name}-{band + 1}"] = pixels.narrow(axis, band * size, size).clone()
     return bands
 
 
@@ -75,6 +83,7 @@ def wide_crops(
     generator: torch.Generator | None = ...,
     scales: tuple[float, float] = ...,
     pictures: Sequence[str] = ...,
+    upright: bool = ...,
     return_photos: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -88,6 +97,7 @@ def wide_crops(
     generator: torch.Generator | None = ...,
     scales: tuple[float, float] = ...,
     pictures: Sequence[str] = ...,
+    upright: bool = ...,
     return_photos: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -100,16 +110,19 @@ def wide_crops(
     generator: torch.Generator | None = None,
     scales: tuple[float, float] = SCALES,
     pictures: Sequence[str] = PHOTOGRAPHS,
+    upright: bool = False,
     return_photos: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # (n, 3, H, W) [, (n) int64]
     """Random crops of the photographs, float32 in [-1, 1], in random order.
 
+    `n` of them, of the bands of `split` "train" or "test".
     `pictures` are the seven photographs, or any of `PICTURES`; each gives ``n / 7`` crops (the first ``n % 7`` one
     more; with another number of pictures likewise). A crop has a random band and
     position drawn from `generator` (torch's own without one), is mirrored with probability one half, and
     shows ``scale`` photograph pixels per pixel, with ``log(scale)`` uniform over `scales`: the same range for
-    windows and for canvases makes both show the same kind of content. `return_photos` adds the position in
-    `pictures` of each crop's photograph, which is also the label that `photo-patches` takes as condition,
+    windows and for canvases makes both show the same kind of content. `upright` takes vertical bands. `return_photos`
+    adds the position in `pictures` of each crop's photograph, which is also the label that `photo-patches` takes as
+    condition,
     and the group for statistics whose samples are photographs rather than crops.
 
     Raises ShapeError where the shape is not (3, H, W) or fits no band at the largest scale, ParameterError on
@@ -119,7 +132,7 @@ def wide_crops(
     >>> tuple(crops.shape)
     (14, 3, 24, 96)
     """
-    bands = photographs(split, pictures)
+    bands = photographs(split, pictures, upright)
     if len(shape) != 3 or shape[0] != 3 or min(shape) < 1:
         raise ShapeError(f"a crop has shape (3, H, W), got {tuple(shape)}", shape=tuple(shape))
     if n < 1:

@@ -25,14 +25,20 @@ WHOLE = 1e-2  # of a timestep; the same rounding
 
 
 class TrainedDenoiser(DiffusersDenoiser):
-    """A network of the zoo as a denoiser, for any scheduler.
+    """A network of the zoo as a denoiser, for any scheduler; `zoo.load` makes one.
 
     A condition is a class, its position in `classes`, or ``(*batch)`` of them; None is the null class, of contents of
-    any kind, which is also what ``GuidedDenoiser(denoiser, scale)`` guides away from. The network knows noise levels
-    by its own timesteps, which follow from the signal-to-noise ratio; coordinates may be variance preserving, variance
-    exploding or flow, and the timesteps of the level are not looked at.
+    any kind, which is also what ``GuidedDenoiser(denoiser, scale)`` guides away from. The network (`model`, of contents
+    of `shape`) knows noise levels by its own timesteps, which follow from the signal-to-noise ratio by its
+    `alphas_cumprod`; coordinates may be variance preserving, variance exploding or flow, and the timesteps of the level
+    are not looked at.
 
     Raises ParameterError on a class that there is not.
+
+    >>> from pgm_sync import zoo
+    >>> denoiser = zoo.load("motion-unet")
+    >>> denoiser.classes, denoiser.denoise(torch.zeros(2, 4, 32), NoiseLevel(alpha=0.8, sigma=0.6), condition=1).shape
+    (('slow', 'fast', 'mixed', 'wild'), torch.Size([2, 4, 32]))
     """
 
     def __init__(self, model: Any, shape: tuple[int, ...], classes: tuple[str, ...], alphas_cumprod: Tensor):
@@ -46,7 +52,7 @@ class TrainedDenoiser(DiffusersDenoiser):
         return list(range(len(self.classes)))
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The predicted velocity, of the state scaled to be variance preserving."""
+        """The predicted velocity of `noisy`, scaled to be variance preserving."""
         check_noisy(self, noisy)
         labels = torch.as_tensor(len(self.classes) if condition is None else condition)
         null = len(self.classes)  # a condition too, so that batches may mix it with classes

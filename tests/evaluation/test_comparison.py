@@ -22,7 +22,7 @@ from pgm_sync.evaluation import (
     frechet_distance,
     mean,
     ratio,
-    seam_discontinuity,
+    seam_gradient,
     share,
     standings,
 )
@@ -65,7 +65,7 @@ def test_values_add_up_to_the_estimate(n, seed):
     g = torch.Generator().manual_seed(seed)
     a, b = torch.rand(n, generator=g).double(), 1 + torch.rand(n, generator=g).double()
     pictures = torch.rand(n, 1, 2, 6, generator=g)
-    for found in (mean(a), ratio(a, b), seam_discontinuity(pictures, [2]), far_correlation(pictures, 2)):
+    for found in (mean(a), ratio(a, b), seam_gradient(pictures, [2]), far_correlation(pictures, 2)):
         assert float(found.values.mean()) == pytest.approx(found.value)
     found = ratio(a, b)
     error = float(found.values.std()) / math.sqrt(n)

@@ -198,6 +198,12 @@ def test_features_are_asked_in_parts(generator):
     assert torch.allclose(found, pictures.mean((2, 3)).double())
 
 
+def test_a_feature_may_be_one_number(generator):
+    pictures = torch.randn(7, 3, 4, 4, generator=generator)
+    found = embed(pictures, lambda part: part.mean((1, 2, 3)), batch=3)
+    assert torch.equal(found, pictures.mean((1, 2, 3)).double()[:, None])
+
+
 def test_pixels_are_pooled(generator):
     pictures = torch.randn(2, 3, 16, 24, generator=generator)
     found = pooled_pixels(pictures, size=8).reshape(2, 3, 8, 8)

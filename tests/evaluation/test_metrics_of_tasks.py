@@ -34,7 +34,6 @@ from pgm_sync.evaluation import (
     prompt_log_probability,
     psnr,
     residual,
-    seam_discontinuity,
     seam_gradient,
     ssim,
     transition_jump,
@@ -97,7 +96,6 @@ def test_off_grid_windows_lie_between():
 def test_seams_are_those_of_columns_and_rows(generator):
     smooth = torch.randn(40, 3, 8, 12, generator=generator)
     assert seam_gradient(smooth, [4, 8], [4]).value == pytest.approx(1, abs=0.1)
-    assert seam_gradient(smooth, [4]).value == pytest.approx(seam_discontinuity(smooth, [4]).value)
     assert seam_gradient(smooth.mT, rows=[4]).value == pytest.approx(seam_gradient(smooth, [4]).value)
     ramp = torch.arange(12.0).expand(30, 1, 8, 12).clone()
     ramp[..., 4:] += 2  # the step into column 4 is 3, all others are 1

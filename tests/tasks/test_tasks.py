@@ -6,14 +6,16 @@ import dataclasses
 import functools
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from PIL import Image
 from safetensors.torch import load_file
 
 import pgm_sync as ps
 from pgm_sync import cli, tasks
-from pgm_sync.errors import NotFiniteError, ParameterError, UnknownNameError, UnsupportedError
+from pgm_sync.errors import NotFiniteError, ParameterError, SavedFileError, UnknownNameError, UnsupportedError
 from pgm_sync.evaluation import Scoreboard, energy_distance, mean
 from pgm_sync.tasks.base import Measure, Results, Scene, Task
 from pgm_sync.tasks.run import REFERENCE, compare, join, methods, sample_method, write_run
@@ -185,3 +187,35 @@ def test_an_edit_leaves_the_background_alone_and_follows_the_new_prompt():
     assert prompts.of(real).value > prompts.of(Results(sources, {}, [])).value
     with pytest.raises(ParameterError, match="what it becomes"):
         tasks.load("edit", prompts=("china", "flower"))
+
+
+def test_an_inverted_background_is_the_picture_until_the_region_moves_it():
+    edit = tasks.load("edit", background="inverted")
+    scene = edit.scene
+    noise = edit.initial_noise([1], 3, scene.learned)
+    given = {"conditions": edit.conditions([1]), "initial_noise": noise, "progress": False}
+    alone = ps.sample(scene.learned, scene.denoisers, scene.scheduler, 3, 1, couple=False, **given)
+    assert torch.allclose(alone.samples["background"], edit.sources([1]), atol=1e-3)
+    together = sample_method(edit, "learned", 2, 3, 1, progress=False)
+    kept = next(m for m in edit.measures() if m.name == "background").of(together)
+    assert 10 < kept.value < 60
+
+
+def test_an_edit_of_a_picture_of_ones_own(tmp_path):
+    picture = Image.fromarray(np.full((48, 96, 3), 80, dtype="uint8"))
+    picture.save(tmp_path / "picture.png")
+    left = np.zeros((24, 24), dtype="uint8")
+    left[:, :12] = 255
+    Image.fromarray(left).save(tmp_path / "mask.png")
+    edit = tasks.load("edit", source=str(tmp_path / "picture.png"), region=str(tmp_path / "mask.png"))
+    results = sample_method(edit, "learned", 3, 4, progress=False)
+    grey = 80 / 127.5 - 1
+    assert torch.allclose(results.content[..., 12:], torch.tensor(grey), atol=1e-3)
+    assert (results.content[..., :12] - grey).abs().mean() > 0.05
+    Image.fromarray(np.zeros((24, 24), dtype="uint8")).save(tmp_path / "nothing.png")
+    with pytest.raises(ParameterError, match="covers 0 % of the picture"):
+        _ = tasks.load("edit", region=str(tmp_path / "nothing.png")).scene
+    with pytest.raises(SavedFileError, match="cannot read the picture"):
+        _ = tasks.load("edit", region="nowhere.png").scene
+    with pytest.raises(ParameterError, match="neither 'known' nor 'inverted'"):
+        tasks.load("edit", background="guessed")

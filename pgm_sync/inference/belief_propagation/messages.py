@@ -23,7 +23,15 @@ from .network import Firing, Network
 
 
 class Messages(NamedTuple):
-    """Every message of a network, in information form. Lanes of the cells in order, then the block edges."""
+    """Every message of a network, in information form. Lanes of the cells in order, then the block edges.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import init, network
+    >>> from pgm_sync.potentials import Attraction
+    >>> empty = init(network(chain_graph(3, 4, Attraction(1.0)), {0: (1.0, 1.0)}))
+    >>> [tuple(part.shape) for part in empty.eta]  # two edges, both ways, four elements each
+    [(4, 4)]
+    """
 
     precision: tuple[Tensor, ...]  # (*batch, 2m, G) per cells, (*batch, s, s) per block edge
     eta: tuple[Tensor, ...]  # (*batch, 2m, G) per cells, (*batch, s) per block edge

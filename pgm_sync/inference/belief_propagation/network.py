@@ -174,10 +174,16 @@ class Network:
     """A problem as cells that send messages. `network` makes one; its fields are for reading.
 
     ``edges`` are the directed edges by node name. Where nodes share elements (Equality), the first one speaks for them.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(3, 1, Attraction(1.0)), {0: (1.0, 1.0)})
+    >>> net.edges, net.forest
+    (((0, 1), (1, 2), (2, 1), (1, 0)), True)
     """
 
     problem: Problem
-    layout: Layout
+    layout: Layout  # cells and edges
     diagonal: tuple[Tensor, ...]  # per cells (*batch, n, G), then per block (*batch, s, s)
     eta: tuple[Tensor, ...]  # per cells (*batch, n, G), then per block (*batch, s)
     coupling: tuple[Tensor, ...]  # per cells (2m, G), then per block edge (*batch, s_target, s_source)
@@ -238,7 +244,16 @@ def network(
 
 
 def with_eta(net: Network, eta: Tensor) -> Network:
-    """The same precision with another ``eta (*batch, sites)``."""
+    """The same precision as `net` with another ``eta (*batch, sites)``.
+
+    >>> import torch
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import run
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)})
+    >>> run(with_eta(net, torch.tensor([[3.0, 0.0], [0.0, 6.0]]).double())).mean[0].squeeze()
+    tensor([2., 2.], dtype=torch.float64)
+    """
     problem = net.problem._replace(system=net.problem.system._replace(eta=eta))
     return Network(problem, net.layout, net.diagonal, _split(net.layout, eta), net.coupling)
 

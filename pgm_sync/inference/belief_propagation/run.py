@@ -46,21 +46,47 @@ from .schedules import (
 
 
 class Beliefs(NamedTuple):
-    """What the messages say about every node."""
+    """What the messages say about every node; the answer of `beliefs`.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)})
+    >>> said = beliefs(net, step(net, init(net)))
+    >>> said.mean[0].item(), round(said.variance[0].item(), 4)
+    (2.0, 0.6667)
+    """
 
     mean: Mapping[Name, Tensor]  # (*batch, *shape) per name
     variance: Mapping[Name, Tensor]  # (*batch, *shape) per name
 
 
 class Message(NamedTuple):
-    """One message, as a function of the elements of its receiver, in information form."""
+    """One message, as a function of the elements of its receiver, in information form.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0)})
+    >>> told = message(net, step(net, init(net)), 0, 1)
+    >>> told.precision.item(), told.eta.item()  # with the factor's own precision, 1: a mean of 1.5 / 0.5
+    (-0.5, 1.5)
+    """
 
     precision: Tensor  # (*batch, *shape); (*batch, D, D) where matrices couple the two nodes
     eta: Tensor  # (*batch, *shape)
 
 
 class Iteration(NamedTuple):
-    """One row of a trace."""
+    """One row of a trace.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> result = run(network(chain_graph(3, 1, Attraction(1.0)), {0: (3.0, 1.0)}), schedule="tree")
+    >>> result.trace[-1].number, result.trace[-1].messages
+    (1, 4)
+    """
 
     number: int  # 0: the messages at the start
     residual: float  # |Lambda mu - eta| / |eta|, the largest of the batch; inf where no mean exists yet
@@ -69,7 +95,15 @@ class Iteration(NamedTuple):
 
 
 def init(net: Network, messages: Messages | None = None) -> Messages:
-    """Empty messages; or a warm start from those of an earlier network of the same graph, brought to this batch.
+    """Empty messages of `net`; or a warm start from `messages` of an earlier network of the same graph.
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> graph = chain_graph(3, 1, Attraction(1.0))
+    >>> before = run(network(graph, {0: (3.0, 1.0)}))
+    >>> net = network(graph, {0: (3.1, 1.0)})
+    >>> run(net, messages=init(net, before.messages)).iterations <= before.iterations
+    True
 
     Raises ShapeError where they do not fit.
     """
@@ -114,6 +148,18 @@ def step(
 
     `damping` is the weight of the old message, for all edges or per edge; edges in `frozen` keep theirs.
     Differentiable. Raises CavityError, UnknownNameError, ParameterError (damping outside [0, 1)).
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(3, 1, Attraction(1.0)), {k: (6.0 if k == 0 else 0.0, 1.0) for k in range(3)})
+    >>> messages = init(net)
+    >>> for _ in range(3):  # the evidence at node 0 moves on by one edge per step
+    ...     messages = step(net, messages)
+    ...     print([round(mean.item(), 2) for mean in beliefs(net, messages).mean.values()])
+    [3.6, 1.5, 0.0]
+    [3.75, 1.5, 0.75]
+    [3.75, 1.5, 0.75]
     """
     mixing = Mixing(net, damping, frozen)
     state = State(messages)
@@ -148,14 +194,33 @@ def _is_edge(net: Network, edges: Any) -> bool:
 
 
 def beliefs(net: Network, messages: Messages) -> Beliefs:
-    """Mean and variance of every element as the messages have it. Raises CavityError where that is no density."""
+    """Mean and variance of every element of `net` as the `messages` have it.
+
+    Before any message, every node believes its own evidence:
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)})
+    >>> beliefs(net, init(net)).mean[0].item()  # pulled half way to 0 by the attraction's own precision
+    1.5
+
+    Raises CavityError where that is no density.
+    """
     precision, eta = beliefs_of(net, messages)
     means = _means(net, precision, eta)
     return _by_name(net, net.layout.join(means), lambda: _variance(net, precision))
 
 
 def message(net: Network, messages: Messages, source: Name, target: Name) -> Message:
-    """What `source` tells `target` at the moment, over the elements of `target` (0 where it says nothing).
+    """What `source` tells `target` in `messages` of `net`, over the elements of `target` (0 where it says nothing).
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0)})
+    >>> message(net, init(net), 0, 1).eta.item(), message(net, step(net, init(net)), 0, 1).eta.item()
+    (0.0, 1.5)
 
     Raises UnknownNameError.
     """
@@ -196,13 +261,21 @@ def message(net: Network, messages: Messages, source: Name, target: Name) -> Mes
 
 
 class Result:
-    """A finished run.
+    """A finished run, made by `run` of a `net`.
 
     Attributes: ``mean[name]`` and ``variance[name]`` ``(*batch, *shape)``; ``messages``, for a warm start; ``trace``, a
-    tuple of `Iteration`; ``reason`` it stopped; ``variances_exact``; ``network``.
+    tuple of `Iteration`; ``reason`` it stopped; ``variances_exact``; ``network``. `options` are those of the run,
+    `kept` whether it kept its precision messages.
 
     Gradients of the mean are those of the exact solution, whatever messages led there: one more linear solve, by the
     same schedule, when they are asked for. Those of the variance are of the fixed point of the precision messages.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> result = run(network(chain_graph(2, 1, Attraction(1.0)), {0: (3.0, 1.0), 1: (0.0, 1.0)}), "tree")
+    >>> result.mean[0].item(), result.mean[1].item(), result.variances_exact
+    (2.0, 1.0, True)
     """
 
     def __init__(
@@ -273,7 +346,7 @@ class Result:
         return run(posed, messages=start, means_only=True, **self._options).site_mean
 
     def require_stable(self) -> None:
-        """Raise ConvergenceError if messages have settled for this eta only.
+        """Pass where messages have settled for every eta. Raises ConvergenceError if they have for this one only.
 
         On loops they can, for an eta that is zero or lies well, although the graph is improper or means diverge for
         almost every other eta. A random eta tells, with means alone, and without the batch where precisions have none.
@@ -329,7 +402,7 @@ def run(
     It ends when ``|Lambda mu - eta| <= tolerance |eta|`` for every sample of the batch (or stands still at what
     rounding leaves of it in this dtype: ``result.reason`` says so) and no belief's precision moves by more than
     `tolerance`, relatively: the residual alone says nothing about variances. With frozen edges the fixed point is not
-    the solution, so it ends when no message changes.
+    the solution, so it ends when no message changes. `progress` shows a bar, of at most `max_iterations`.
 
     Raises ConvergenceError with ``trace`` and ``messages`` (from which a run can go on), CavityError, LoopError
     ("tree" on a loop), UnknownNameError, ParameterError, ShapeError.
@@ -515,11 +588,20 @@ def _by_name(net: Network, mean: Tensor, variance: Callable[[], Tensor]) -> Beli
 
 
 def log_determinant(net: Network, messages: Messages) -> Tensor:
-    """``log |Lambda|``, ``(*batch)``, in the Bethe approximation: ``log |J_i|`` of nodes and of
-    pairs ``log |J_ij| / |J_i| |J_j|``.
+    """``log |Lambda|`` of `net`, ``(*batch)``, in the Bethe approximation from its `messages`: ``log |J_i|`` of nodes
+    and of pairs ``log |J_ij| / |J_i| |J_j|``.
 
     Exact on forests. At the fixed point it is stationary in the messages, so its derivative with them held is its
-    whole derivative. Raises CavityError, UnsupportedError (a pair without a density).
+    whole derivative.
+
+    >>> from pgm_sync.graph import chain_graph
+    >>> from pgm_sync.inference.belief_propagation import network
+    >>> from pgm_sync.potentials import Attraction
+    >>> net = network(chain_graph(2, 1, Attraction(1.0)), {0: (0.0, 1.0), 1: (0.0, 1.0)})
+    >>> round(log_determinant(net, run(net).messages).exp().item(), 6)  # of [[2, -1], [-1, 2]]
+    3.0
+
+    Raises CavityError, UnsupportedError (a pair without a density).
     """
     layout, base = net.layout, len(net.layout.cells)
     beliefs_at, _ = beliefs_of(net, messages)

@@ -30,17 +30,21 @@ class Diagnostics:
     equal (`efficiency`, their effective share, above 0.95), for k describes the shape of their tail and not its size.
     An efficiency below 0.1 fails too, as the draws are not weighted. `drift`: by how much the mean of the ELBO moved
     between the last two eighths of the steps, beyond two standard errors.
+
+    >>> found = Diagnostics(r_hat=1.3, ess_bulk=40.0, draws=200, failures=["R-hat 1.3 above 1.01"])
+    >>> print(found)
+    r_hat 1.3, ess_bulk 40, divergences 0, draws 200; R-hat 1.3 above 1.01
     """
 
-    r_hat: float = math.nan
-    ess_bulk: float = math.nan
-    ess_tail: float = math.nan
-    divergences: int = 0
+    r_hat: float = math.nan  # largest
+    ess_bulk: float = math.nan  # smallest
+    ess_tail: float = math.nan  # smallest
+    divergences: int = 0  # of NUTS, all chains together
     draws: int = 0  # of all chains together
     pareto_k: float = math.nan
     efficiency: float = math.nan
     drift: float = math.nan
-    failures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # in words; empty: the draws can be trusted
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""

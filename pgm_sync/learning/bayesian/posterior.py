@@ -32,26 +32,26 @@ LEVEL = 0.95  # of the intervals that go into the record, where ps.correlations 
 class CredibleCorrelation(NamedTuple):
     """Posterior of the correlation of one mode between two ends of a factor."""
 
-    factor: Name
-    first: Name
-    second: Name
-    mode: str
-    mean: float
-    low: float  # central interval
-    high: float
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # the other
+    mode: str  # as the maps label it
+    mean: float  # in (-1, 1)
+    low: float  # of the central interval
+    high: float  # of the central interval
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BayesianFit:
     """Draws from the posterior of a graph's potentials; see `fit_bayesian`."""
 
-    problem: Problem
+    problem: Problem  # the graph's features and blocks
     samples: Tensor  # (n, P) features
-    statistics: Statistics
-    parts: list[Part]
-    prior: Prior
-    draws: Draws
-    diagnostics: Diagnostics
+    statistics: Statistics  # moments, all that the likelihood sees
+    parts: list[Part]  # components of the graph
+    prior: Prior  # of correlations and scales
+    draws: Draws  # of all chains
+    diagnostics: Diagnostics  # whether they can be trusted
     record: Fit  # without intervals, which `graph` adds
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class BayesianFit:
         return self.problem.fitted(potentials(self.problem, mean, precision), record)
 
     def precision(self, index: int) -> Tensor:
-        """``(P, P)`` of one draw, in content units: exactly zero off the graph."""
+        """``(P, P)`` of draw number `index`, in content units: exactly zero off the graph."""
         size = len(self.statistics.unit)
         out = torch.zeros(size, size, dtype=torch.float64)
         for k, part in enumerate(self.parts):
@@ -151,13 +151,13 @@ class BayesianFit:
         return draw_prior(self.parts, self.prior, (self.record.seed or 0) + 1)
 
     def replicate(self, draws: Draws, count: int = REPLICATES) -> Replicates:
-        """Statistics of data sets that evenly spaced `draws` produce, beside those of the data."""
+        """Statistics of `count` data sets that evenly spaced `draws` produce, beside those of the data."""
         return replicate(self.parts, self.statistics, self.samples, draws, count, (self.record.seed or 0) + 2)
 
     def check(self, which: str = "posterior", count: int = REPLICATES) -> list[PredictiveCheck]:
-        """Predictive checks of every edge, mode and statistic (correlation, cokurtosis), "posterior" or "prior".
+        """Predictive checks of every edge, mode and statistic (correlation, cokurtosis).
 
-        `count` data sets are simulated. Raises ParameterError.
+        `which`: by draws of the "posterior" or of the "prior". `count` data sets are simulated. Raises ParameterError.
         """
         if which not in ("posterior", "prior"):
             raise ParameterError(f"which={which!r} is not 'posterior' or 'prior'", which=which)
@@ -170,8 +170,7 @@ class BayesianFit:
         Groups posterior and prior (``rho`` by mode and edge, ``scale`` by mode and node, in units of the features),
         sample_stats, log_likelihood (by sample, or group), posterior_predictive and prior_predictive (the statistics of
         `check` in simulated data sets), observed_data (the same of the data). Where the graph has several components,
-        the variables and dimensions of each have its number after their names.
-
+        the variables and dimensions of each have its number after their names. `replicates` data sets are simulated.
         Raises MissingPackageError.
         """
         from .export import inference_data
@@ -199,7 +198,7 @@ class BayesianFit:
         return self.draws.values.get(f"free{k}", empty)
 
     def precisions(self, k: int, start: int = 0, stop: int | None = None) -> Tensor:
-        """Of standardised features in draws of all chains, ``(draws, M, K, K)``."""
+        """Of standardised features of component `k` in draws `start` to `stop` of all chains, ``(draws, M, K, K)``."""
         free = self._free(k).flatten(0, 1)[start:stop]
         precision = self.parts[k].structure.precision(free)
         scale = self.draws.values.get(f"scale{k}")

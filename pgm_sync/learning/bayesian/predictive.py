@@ -23,14 +23,14 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
 class PredictiveCheck(NamedTuple):
     """One statistic of one edge and mode; `p` near 0 or 1: the model does not produce what was observed."""
 
-    first: Name
-    second: Name
-    mode: str
-    statistic: str
-    observed: float
+    first: Name  # one end of the edge
+    second: Name  # the other
+    mode: str  # as the maps label it
+    statistic: str  # "correlation" or "cokurtosis"
+    observed: float  # in the data
     predicted: float  # mean of replicates
     low: float  # central 95 % of replicates
-    high: float
+    high: float  # of them
     p: float  # share of replicates at least as large as what was observed (Bayesian p-value)
 
 

@@ -30,11 +30,20 @@ class Atlas:
     """Sites of the hidden canvas: the texels that some view shows, then the pixels that only one view shows.
 
     A canvas has shape ``(*channels, sites)``; made by `make_atlas`.
+
+    >>> import torch, trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> surface = load_surface(trimesh.creation.icosphere(2))
+    >>> atlas = make_atlas(surface, ring_cameras(surface, 4, resolution=(12, 12)))
+    >>> colours = torch.rand(3, *atlas.size, generator=torch.Generator().manual_seed(0))
+    >>> canvas = atlas.canvas(colours)  # one number per channel and site
+    >>> canvas.shape == (3, atlas.count), torch.equal(atlas.canvas(atlas.texture(canvas)), canvas)
+    (True, True)
     """
 
-    surface: Surface
-    texels: Texels
-    views: Mapping[str, View]
+    surface: Surface  # the mesh
+    texels: Texels  # what the texels show
+    views: Mapping[str, View]  # "view 0", "view 1", ...
     shown: np.ndarray  # (K,) flat texel number of the first K sites
     sites: Mapping[str, np.ndarray]  # (h, w) site of every pixel, by view
     weights: Mapping[str, np.ndarray]  # (h, w) float64: Eq. 10, a partition of unity
@@ -50,7 +59,7 @@ class Atlas:
         return 1 + max(int(s.max()) for s in self.sites.values())
 
     def tied(self, name: str) -> np.ndarray:
-        """``(h, w)`` bool: pixels that show a texel."""
+        """``(h, w)`` bool: pixels of the view `name` that show a texel."""
         return self.sites[name] < len(self.shown)
 
     @property
@@ -76,7 +85,7 @@ class Atlas:
         }
 
     def overlap(self, a: str, b: str) -> int:
-        """How many texels two views show both."""
+        """How many texels the views `a` and `b` show both."""
         first, second = (self.sites[name][self.tied(name)] for name in (a, b))
         return len(np.intersect1d(first, second))
 
@@ -101,7 +110,7 @@ class Atlas:
         return filled(self.texels, self.shown, canvas[..., : len(self.shown)], self._filling)
 
     def canvas(self, textures: Tensor, background: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Textures ``(*batch, H, W)`` as canvases ``(*batch, sites)``, the inverse of `texture` on shown texels.
+        """`textures` ``(*batch, H, W)`` as canvases ``(*batch, sites)``, the inverse of `texture` on shown texels.
 
         `background`, ``{view: (*batch, h, w)}``, is what the pixels show that belong to one view alone; they are 0
         without. Raises ShapeError.
@@ -150,7 +159,14 @@ def filled(texels: Texels, shown: np.ndarray, values: Tensor, table: Any = None)
 
 
 def dilate(picture: Tensor, known: Tensor) -> Tensor:  # (*batch, H, W), (H, W) bool
-    """Every pixel outside `known` takes the value of the nearest one inside. Raises ShapeError, ParameterError."""
+    """Every pixel of a `picture` ``(*batch, H, W)`` outside `known` ``(H, W)`` takes the value of the nearest inside.
+
+    >>> import torch
+    >>> dilate(torch.tensor([[1.0, 0.0, 0.0, 2.0]]), torch.tensor([[True, False, False, True]]))
+    tensor([[1., 1., 2., 2.]])
+
+    Raises ShapeError, ParameterError where no pixel is known.
+    """
     if tuple(picture.shape[-2:]) != tuple(known.shape):
         raise ShapeError(f"a mask of {tuple(known.shape)} does not fit pictures of shape {tuple(picture.shape)}")
     if not bool(known.any()):
@@ -169,7 +185,15 @@ def _spacing(surface: Surface, size: tuple[int, int]) -> float:
 def fitting_size(surface: Surface, views: Mapping[str, View], density: float = 1.0) -> tuple[int, int]:
     """Height and width of an atlas whose texels are as far apart as pixels on surfaces seen from straight above.
 
-    `density` counts texels per pixel side.
+    `surface` and its `views` as of `cast_all`. `density` counts texels per pixel side.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import cast_all, load_surface, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> views = cast_all(ball, ring_cameras(ball, 3))
+    >>> coarse, fine = fitting_size(ball, views), fitting_size(ball, views, density=2.0)
+    >>> abs(fine[0] - 2 * coarse[0]) <= 1
+    True
     """
     pixel = float(
         np.median(np.concatenate([v.camera.pixel_size(v.depth[v.visible & (v.cosine > 0.5)]) for v in views.values()]))
@@ -189,6 +213,8 @@ def make_atlas(
 
     Parameters
     ----------
+    surface, cameras
+        a mesh as `load_surface` makes it, and who looks at it.
     size
         height and width of the atlas; None: texels as far apart as pixels (`fitting_size`).
     least_cosine
@@ -197,6 +223,13 @@ def make_atlas(
         views count on a texel by ``cosine ** power``, divided by their sum (Eq. 10).
 
     Raises CameraError naming the view (inside the mesh, or without a texel), ParameterError, ShapeError.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> near = make_atlas(ball, ring_cameras(ball, 6, resolution=(12, 12)))
+    >>> near.overlap("view 0", "view 1") > near.overlap("view 0", "view 3")  # neighbours, and opposite ones
+    True
     """
     if not 0 <= least_cosine < 1 or not power >= 0:
         raise ParameterError(f"least_cosine={least_cosine} must lie in [0, 1), power={power} be at least 0")

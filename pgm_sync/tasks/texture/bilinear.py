@@ -60,10 +60,16 @@ def bilinear_texture_graph(
 
     An `Attraction` factor ``"see view 0"`` of ``precision * cosine ** power`` ties each pixel that sees the surface at
     more than `least_cosine`. Attraction states no marginal, so sampling needs the contents' variance:
-    ``ps.sample(graph, ..., posterior_covariance=0.3)``; `bake` then makes one texture of the views. `atlas` is None for
-    texels 1 / 0.6 times as far apart as pixels.
+    ``ps.sample(graph, ..., posterior_covariance=0.3)``; `bake` then makes one texture of the views. `mesh`, `cameras`
+    and `view` as of `texture_graph`. `atlas` is None for texels 1 / 0.6 times as far apart as pixels.
 
-    Raises as `texture_graph`.
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> surface = load_surface(trimesh.creation.icosphere(2))
+    >>> bilinear_texture_graph(surface, ring_cameras(surface, 3, resolution=(6, 6)), (6, 6), view=(1, 6, 6))
+    FactorGraph(3 trajectories, 1 hidden variable, 4 factors)
+
+    Raises as `texture_graph`: CameraError, MeshError, ShapeError, ParameterError.
     """
     shape = as_shape(view, "view shape")
     if len(shape) < 3:
@@ -108,7 +114,16 @@ def bilinear_texture_graph(
 def bake(graph: FactorGraph, samples: Mapping[Any, Tensor]) -> Tensor:
     """The texture ``(n, *channels, H, W)`` of a `bilinear_texture_graph` that fits views best, weighted least squares.
 
-    Texels that no view sees come out as 0.
+    `samples` are ``{view: (n, *channels, h, w)}`` for every trajectory of `graph`. Texels that no view sees come out as
+    0.
+
+    >>> import torch, trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> surface = load_surface(trimesh.creation.icosphere(2))
+    >>> graph = bilinear_texture_graph(surface, ring_cameras(surface, 3, resolution=(6, 6)), (6, 6), view=(1, 6, 6))
+    >>> texture = bake(graph, {name: torch.full((1, 1, 6, 6), 0.5) for name in graph.trajectories})
+    >>> texture.shape, round(texture.median().item(), 2)  # of views that are grey
+    (torch.Size([1, 1, 6, 6]), 0.5)
     """
     precision = 1e6 * PRECISION  # views are given; the atlas moves
     posterior = infer(graph, {name: (samples[name].double(), precision) for name in graph.trajectories})

@@ -28,6 +28,11 @@ class Camera:
         a height in units of the mesh makes all rays parallel (an orthographic camera); None: a pinhole.
 
     Raises ParameterError, ShapeError.
+
+    >>> camera = Camera(position=(0.0, 0.0, 5.0), resolution=(24, 24))
+    >>> place, depth = camera.project(np.zeros((1, 3)))  # the target, in the middle
+    >>> place.round(6).tolist(), depth.tolist()
+    ([[12.0, 12.0]], [5.0])
     """
 
     position: tuple[float, float, float]
@@ -119,9 +124,18 @@ def ring_cameras(
     field_of_view: float = 40.0,
     resolution: tuple[int, int] = (24, 24),
 ) -> list[Camera]:
-    """`n` cameras at equal angles around the vertical axis (y), `elevation` degrees above the horizon.
+    """`n` cameras at equal angles around the vertical axis (y) of a `surface`, `elevation` degrees above the horizon.
 
-    The first stands `start` degrees from the z axis. `distance` is None to show the whole mesh. Raises ParameterError.
+    The first stands `start` degrees from the z axis. `distance` is None to show the whole mesh. `field_of_view` and
+    `resolution` as of `Camera`.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> [tuple(round(x, 3) + 0.0 for x in camera.position) for camera in ring_cameras(ball, 2, distance=3.0)]
+    [(0.0, 0.0, 3.0), (0.0, 0.0, -3.0)]
+
+    Raises ParameterError.
     """
     angles = math.radians(start) + 2 * math.pi * np.arange(_count(n)) / n
     rise = math.radians(elevation)
@@ -138,7 +152,18 @@ def sphere_cameras(
     field_of_view: float = 40.0,
     resolution: tuple[int, int] = (24, 24),
 ) -> list[Camera]:
-    """`n` cameras spread over a sphere: a Fibonacci lattice from above to below. Raises ParameterError."""
+    """`n` cameras spread over a sphere around a `surface`: a Fibonacci lattice from above to below.
+
+    `distance` is None to show the whole mesh; `field_of_view` and `resolution` as of `Camera`.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface
+    >>> cameras = sphere_cameras(load_surface(trimesh.creation.icosphere(2)), 8)
+    >>> cameras[0].position[1] > 0 > cameras[-1].position[1]
+    True
+
+    Raises ParameterError.
+    """
     k = np.arange(_count(n)) + 0.5
     height, angle = 1 - 2 * k / n, math.pi * (1 + math.sqrt(5)) * k
     flat = np.sqrt(1 - height**2)
@@ -170,12 +195,21 @@ def close_cameras(
     resolution: tuple[int, int] = (24, 24),
     seed: int = 0,
 ) -> list[Camera]:
-    """Cameras that each show a patch of the surface, `size` units high, from straight above it.
+    """Cameras that each show a patch of the `surface`, `size` units high, from straight above it.
 
     Where another part of the mesh is in the way, a camera stands half as far as that, with a wider field of view.
 
-    Their targets are chosen farthest first until every point of the surface lies within `spacing` of one (None: half of
-    `size`). Small denoisers cover large textures this way. Raises ParameterError.
+    Their targets are chosen farthest first, among points drawn from `seed`, until every point of the surface lies
+    within `spacing` of one (None: half of `size`). Small denoisers cover large textures this way. `field_of_view` and
+    `resolution` as of `Camera`.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> len(close_cameras(ball, size=2.0)) < len(close_cameras(ball, size=1.0))
+    True
+
+    Raises ParameterError.
     """
     spacing = size / 2 if spacing is None else spacing
     if not (size > 0 and spacing > 0):

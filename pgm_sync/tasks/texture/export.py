@@ -19,9 +19,15 @@ SUFFIXES = (".obj", ".glb")
 
 
 def save_textured(surface: Surface, texture: Tensor, path: str | Path) -> list[Path]:
-    """Write a mesh and its texture ``(3, H, W)`` in [0, 1]; returns the files, the mesh first.
+    """Write a mesh `surface` and its `texture` ``(3, H, W)`` in [0, 1] to `path`; returns the files, the mesh first.
 
     ``name.obj`` comes with ``name.mtl`` and ``name.png`` beside it; ``name.glb`` holds everything.
+
+    >>> import tempfile, trimesh
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = save_textured(load_surface(trimesh.creation.box()), torch.zeros(3, 4, 4), f"{folder}/box.obj")
+    >>> [file.name for file in files]
+    ['box.obj', 'box.png', 'box.mtl']
 
     Raises ParameterError for another suffix, ShapeError, NotFiniteError.
     """
@@ -47,7 +53,18 @@ def save_textured(surface: Surface, texture: Tensor, path: str | Path) -> list[P
 
 
 def load_textured(path: str | Path) -> tuple[Surface, Tensor]:
-    """A mesh and its texture ``(3, H, W)`` in [0, 1]. Raises SavedFileError where it has none."""
+    """The mesh at `path` and its texture ``(3, H, W)`` in [0, 1].
+
+    >>> import tempfile, trimesh
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     box = load_surface(trimesh.creation.box())
+    ...     _ = save_textured(box, torch.full((3, 4, 4), 0.6), f"{folder}/box.glb")
+    ...     surface, texture = load_textured(f"{folder}/box.glb")
+    >>> surface.faces.shape, round(texture.mean().item(), 2)
+    ((12, 3), 0.6)
+
+    Raises SavedFileError where it cannot be read, or has none.
+    """
     try:
         mesh = extra.trimesh().load(path, process=False, force="mesh")
     except Exception as error:  # of any of trimesh's many readers

@@ -39,7 +39,7 @@ def texture_graph(
     Parameters
     ----------
     mesh
-        what `load_surface` takes, or an `Atlas` with its cameras, whose sites are then used and whose `Atlas.texture`
+        what `load_surface` takes, or an `Atlas` with its `cameras`, whose sites are then used and whose `Atlas.texture`
         makes pictures of sampled canvases.
     atlas, least_cosine, power
         as for `make_atlas`.
@@ -51,6 +51,12 @@ def texture_graph(
         background: pixels that show no texel are cut out of them.
 
     Raises CameraError naming the view, MeshError, ShapeError, ParameterError.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> texture_graph(ball, ring_cameras(ball, 4, resolution=(8, 8)), view=(3, 8, 8))
+    FactorGraph(4 trajectories, 1 hidden variable, 4 factors)
     """
     made = mesh if isinstance(mesh, Atlas) else None
     shape = as_shape(view, "view shape")

@@ -21,6 +21,13 @@ class Surface:
     """Triangles with a place on the texture for every corner.
 
     u runs to the right of the texture picture and v upwards, both in [0, 1], as in OBJ files.
+
+    >>> corners = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    >>> flat = Surface(corners, np.array([[0, 1, 2]]), uv=corners[:, :2] / 2, normals=np.tile([0.0, 0.0, 1.0], (3, 1)))
+    >>> flat.areas.tolist(), flat.stretch()  # a unit of u or v is two units long
+    ([2.0], (2.0, 2.0))
+
+    Raises MeshError (no faces, no area), NotFiniteError.
     """
 
     vertices: np.ndarray  # (V, 3) float64
@@ -86,15 +93,18 @@ class Surface:
         return extra.intersector(self.mesh)
 
     def barycentric(self, face: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Barycentric coordinates ``(n, 3)`` of points on faces, clipped to the triangle."""
+        """Barycentric coordinates ``(n, 3)`` of `points` ``(n, 3)`` on faces `face`, clipped to the triangle."""
         return _barycentric(self.corners[face], points)
 
     def at(self, values: np.ndarray, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-        """Values per vertex ``(V, k)`` interpolated to ``(n, k)``."""
+        """`values` per vertex ``(V, k)`` interpolated to ``(n, k)``, on faces `face` at `barycentric` coordinates."""
         return (values[self.faces[face]] * barycentric[:, :, None]).sum(1)
 
     def stretch(self) -> tuple[float, float]:
-        """Length on the surface per unit of u and of v, area-weighted root mean squares."""
+        """Length on the surface per unit of u and of v, area-weighted root mean squares.
+
+        Raises MeshError where the coordinates put every face on a line.
+        """
         edges = self.corners[:, 1:] - self.corners[:, :1]  # (F, 2, 3)
         flat = self.uv[self.faces]
         flat = flat[:, 1:] - flat[:, :1]  # (F, 2, 2)
@@ -107,7 +117,7 @@ class Surface:
         return float(u), float(v)
 
     def texels(self, size: tuple[int, int]) -> Texels:
-        """What the texels of an atlas of ``(height, width)`` show."""
+        """What the texels of an atlas of `size` ``(height, width)`` show."""
         h, w = size
         flat = np.concatenate([self.uv, np.zeros((len(self.uv), 1))], 1)
         sheet = extra.intersector(extra.trimesh().Trimesh(flat, self.faces, process=False))
@@ -128,9 +138,17 @@ class Surface:
 
 @dataclass(frozen=True, eq=False)
 class Texels:
-    """The points of a surface that the middles of an atlas' texels show, row 0 at v = 1."""
+    """The points of a surface that the middles of an atlas' texels show, row 0 at v = 1; made by `Surface.texels`.
 
-    size: tuple[int, int]
+    >>> corners = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, 2.0, 0.0], [0.0, 2.0, 0.0]])
+    >>> faces, up = np.array([[0, 1, 2], [0, 2, 3]]), np.tile([0.0, 0.0, 1.0], (4, 1))
+    >>> square = Surface(corners, faces, uv=corners[:, :2] / 2, normals=up)
+    >>> texels = square.texels((2, 2))
+    >>> texels.position[0, 0].round(6).tolist()  # upper left, where u is 1/4 and v 3/4
+    [0.5, 1.5, 0.0]
+    """
+
+    size: tuple[int, int]  # (H, W)
     face: np.ndarray  # (H, W) int64, -1 where no face lies
     position: np.ndarray  # (H, W, 3)
     normal: np.ndarray  # (H, W, 3) of the face
@@ -148,11 +166,17 @@ def _barycentric(triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def load_surface(source: Any, unwrap: bool = False, resolution: int = RESOLUTION) -> Surface:
-    """A mesh from a file (OBJ, GLB, PLY, ...), a `trimesh.Trimesh` or a scene of them, with texture coordinates.
+    """A mesh with texture coordinates, from a file (OBJ, GLB, PLY, ...), a `trimesh.Trimesh` or a scene of them.
 
+    `source` is one of these.
     A mesh without UV coordinates, or any with ``unwrap=True``, is cut into charts by xatlas, packed for an atlas of
     about `resolution` texels per side. Coordinates that leave [0, 1] (repeated textures) or lie on each other (mirrored
     ones) are replaced as well, because one texel would then show several places.
+
+    >>> import trimesh
+    >>> surface = load_surface(trimesh.creation.box())
+    >>> surface.faces.shape, round(float(surface.areas.sum()), 6), bool((surface.uv >= 0).all())
+    ((12, 3), 6.0, True)
 
     Raises MeshError (no faces), SavedFileError (a file that cannot be read), ParameterError, NotFiniteError,
     MissingPackageError.

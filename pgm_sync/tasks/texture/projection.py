@@ -25,11 +25,19 @@ def project_views(
     least_cosine: float = LEAST_COSINE,
     power: float = POWER,
 ) -> Tensor:  # (C, H, W)
-    """What the cameras' pictures ``{"view 0": (C, h, w), ...}`` say about a texture of `size`.
+    """What the cameras' `pictures` ``{"view 0": (C, h, w), ...}`` say about a texture of `size` of a `surface`.
 
     Every texel is looked up, bilinearly, in all pictures that show it (nothing is in front, and the ray's cosine is at
     least `least_cosine`), and takes their mean, weighted by ``cosine ** power``. Texels that no picture shows are
     filled as by `Atlas.texture`. Pictures may be finer than their camera's resolution: of latents, decode them first.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> pictures = {f"view {k}": torch.full((3, 24, 24), 0.5) for k in range(3)}
+    >>> texture = project_views(ball, ring_cameras(ball, 3), pictures, size=(8, 8))
+    >>> texture.shape, texture.unique().tolist()
+    (torch.Size([3, 8, 8]), [0.5])
 
     Raises ShapeError, CameraError where no picture shows any texel.
     """

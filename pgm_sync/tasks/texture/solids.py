@@ -31,6 +31,13 @@ def solid_colours(
     pixel as large as `pixel` in units of the mesh. The axes are turned around the vertical (y), which stays upright,
     and moved at random; beyond their borders crops are mirrored.
 
+    `points` and their unit `normals` are ``(m, 3)``; `split` and `generator` as of `wide_crops`.
+
+    >>> points = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    >>> colours, photographs = solid_colours(points, points, pixel=0.1, n=2, generator=torch.Generator().manual_seed(0))
+    >>> colours.shape, torch.equal(colours[..., 0], colours[..., 1])  # one point, one colour
+    (torch.Size([2, 3, 3]), True)
+
     Raises ShapeError, ParameterError, and as `wide_crops`.
     """
     if points.ndim != 2 or points.shape != normals.shape or points.shape[1] != 3:
@@ -70,7 +77,16 @@ def joint_samples(
     """Canvases of `n` textured versions of a mesh for ``ps.fit(graph, {"atlas": canvases}, groups=photographs)``.
 
     A texel has the colour of its point (`solid_colours`), pixels as large as texels are apart. Pixels that belong to
-    one view alone show crops of other photographs: what is behind a mesh says nothing about it.
+    one view alone show crops of other photographs: what is behind a mesh says nothing about it. `atlas` is what
+    `make_atlas` made; `split` and `generator` as of `wide_crops`, whose errors it raises.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, make_atlas, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> atlas = make_atlas(ball, ring_cameras(ball, 3, resolution=(8, 8)))
+    >>> canvases, photographs = joint_samples(atlas, 2, generator=torch.Generator().manual_seed(0))
+    >>> canvases.shape == (2, 3, atlas.count), photographs.shape
+    (True, torch.Size([2]))
     """
     flat = atlas.texels.position.reshape(-1, 3)[atlas.shown], atlas.texels.normal.reshape(-1, 3)[atlas.shown]
     colours, photos = solid_colours(*flat, atlas.spacing, n, split, generator)
@@ -84,7 +100,18 @@ def joint_samples(
 
 
 def view_samples(atlas: Atlas, canvas: Tensor) -> dict[str, Tensor]:
-    """What every view shows of canvases ``(*batch, sites)``: ``{view: (*batch, h, w)}``. Raises ShapeError."""
+    """What every view of an `atlas` shows of a `canvas` ``(*batch, sites)``, or several: ``{view: (*batch, h, w)}``.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, make_atlas, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> atlas = make_atlas(ball, ring_cameras(ball, 3, resolution=(8, 8)))
+    >>> views = view_samples(atlas, torch.arange(atlas.count))
+    >>> views["view 2"].shape, torch.equal(views["view 2"], torch.from_numpy(atlas.sites["view 2"]))
+    (torch.Size([8, 8]), True)
+
+    Raises ShapeError.
+    """
     if canvas.ndim < 1 or canvas.shape[-1] != atlas.count:
         raise ShapeError(f"canvases of shape {tuple(canvas.shape)} do not end in {atlas.count} sites")
     return {name: canvas[..., torch.from_numpy(sites)] for name, sites in atlas.sites.items()}

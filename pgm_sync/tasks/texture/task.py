@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ...evaluation import energy_distance, far_correlation, view_disagreement
 from ...graph.factor_graph import Name
-from ...learning import fit
 from ...maps import DCT, LinearMap
 from ...metrics import Measurement
-from ..base import DRAWS, Measure, Results, Scene, Task, generator
+from ..base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
 from ..models import Model, load_model
 from .atlas import Atlas, make_atlas
 from .cameras import ring_cameras
@@ -73,14 +72,17 @@ class Texture(Task):
 
     @cached_property
     def scene(self) -> Scene:
+        graph = texture_graph(self.atlas, view=self._model.shape)
+        learned = self.unfitted.fit(seed=self.seed)
+        return Scene(graph, self._model.denoiser, self._model.scheduler, learned)
+
+    @cached_property
+    def unfitted(self) -> Unfitted:
         canvases, photos = joint_samples(self.atlas, LEARN_FROM, "train", generator(self.seed, 0))
-        unfitted = texture_graph(
+        graph = texture_graph(
             self.atlas, view=self._model.shape, features=lambda shape: DCT(shape, self.modes), neighbours="all"
         )
-        data: dict[Name, Tensor] = {"atlas": canvases}
-        learned = fit(unfitted, data, groups=photos, seed=self.seed)
-        graph = texture_graph(self.atlas, view=self._model.shape)
-        return Scene(graph, self._model.denoiser, self._model.scheduler, learned)
+        return Unfitted(graph, {"atlas": canvases}, photos)
 
     def content(self, samples: Mapping[Name, Tensor]) -> Tensor:
         """The texels that some view shows, ``(n, 3, texels)``."""

@@ -14,9 +14,16 @@ from .mesh import Surface
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Per pixel of a camera, row 0 at the top; background pixels have face -1 and zeros elsewhere."""
+    """Per pixel of a camera, row 0 at the top; background pixels have face -1 and zeros elsewhere. Made by `cast`.
 
-    camera: Camera
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import Camera, load_surface
+    >>> view = cast(load_surface(trimesh.creation.icosphere(2)), Camera((0.0, 0.0, 3.0), resolution=(9, 9)))
+    >>> bool(view.visible[4, 4]), round(float(view.depth[4, 4]), 1), bool(view.visible[0, 0])
+    (True, 2.0, False)
+    """
+
+    camera: Camera  # whose pixels they are
     face: np.ndarray  # (h, w) int64
     barycentric: np.ndarray  # (h, w, 3)
     uv: np.ndarray  # (h, w, 2)
@@ -32,7 +39,15 @@ class View:
 
 
 def cast(surface: Surface, camera: Camera) -> View:
-    """The first hits of the rays of a camera; what is behind them is hidden by construction."""
+    """The first hits of the rays of a `camera` on a `surface`; what is behind them is hidden by construction.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import Camera, load_surface
+    >>> ball = load_surface(trimesh.creation.icosphere(2))  # of radius 1
+    >>> view = cast(ball, Camera((0.0, 0.0, 3.0), extent=2.0, resolution=(40, 40)))
+    >>> round(float(view.visible.mean()), 2)  # pi / 4 of the square, less what the triangles leave out
+    0.77
+    """
     h, w = camera.resolution
     origins, directions = camera.rays()
     hit, ray, points = surface.rays.intersects_id(origins, directions, multiple_hits=False, return_locations=True)
@@ -61,7 +76,13 @@ def cast(surface: Surface, camera: Camera) -> View:
 
 
 def cast_all(surface: Surface, cameras: Sequence[Camera]) -> dict[str, View]:
-    """``{"view 0": ..., "view 1": ...}``.
+    """``{"view 0": ..., "view 1": ...}``, the `View` of each of the `cameras` of a `surface`.
+
+    >>> import trimesh
+    >>> from pgm_sync.tasks.texture import load_surface, ring_cameras
+    >>> ball = load_surface(trimesh.creation.icosphere(2))
+    >>> list(cast_all(ball, ring_cameras(ball, 3)))
+    ['view 0', 'view 1', 'view 2']
 
     Raises CameraError, naming the view, for a camera inside a closed mesh, and for one that sees nothing of it.
     """

@@ -14,7 +14,9 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 
 from ...errors import ParameterError, SavedFileError
 
+#: Digits and capital letters, by position: what `glyph-unet` takes as condition.
 CHARACTERS = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+#: Type faces that characters are printed in.
 FACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
     "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique",
@@ -42,11 +44,12 @@ EDGE = 0.24  # width of its edge, in the same units; below 2 * WEIGHT[0], so tha
 def glyphs(
     n: int, split: str = "train", *, generator: torch.Generator | None = None, characters: str | None = None
 ) -> tuple[Tensor, Tensor]:  # (n, 1, 32, 32), (n) int64
-    """Random characters, bright on dark in [-1, 1], in random order, and their positions in `CHARACTERS`.
+    """`n` random characters, bright on dark in [-1, 1], in random order, and their positions in `CHARACTERS`.
 
     Every one of `characters` (None: all 36) comes equally often, or once more. Half of the digits are written by hand;
-    all else is printed in a random face. The splits share neither a face nor a handwritten digit. Rotation, slant,
-    size, proportions, place and stroke weight are drawn from `generator` (torch's own without one).
+    all else is printed in a random face. `split` is "train" or "test"; they share neither a face nor a handwritten
+    digit. Rotation, slant, size, proportions, place and stroke weight are drawn from `generator` (torch's own without
+    one).
 
     Raises ParameterError on the numbers, SavedFileError where the sheet of characters is damaged.
 

@@ -1,0 +1,130 @@
+"""Pictures to learn from and to compare with: crops of the embedded photographs, or of a folder of one's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .. import zoo
+from ..errors import ParameterError, SavedFileError, ShapeError, UnsupportedError
+from ..zoo import PHOTOGRAPHS, SCALES
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def crops(
+    shape: tuple[int, int, int],  # (3, H, W)
+    n: int,
+    split: str,
+    generator: torch.Generator,
+    pictures: Sequence[str] = PHOTOGRAPHS,
+    folder: str | None = None,
+) -> tuple[Tensor, Tensor]:  # (n, 3, H, W) in [-1, 1], (n) the picture of each
+    """Random crops of `pictures`, or of those in `folder`, of which every second one, by name, is in a split.
+
+    Tall crops come from vertical bands of the embedded photographs; crops that are large for a band show fewer
+    photograph pixels per pixel than `zoo.SCALES` allows. Raises ShapeError where not even that fits, ParameterError,
+    UnknownNameError, SavedFileError.
+    """
+    if folder is not None:
+        return _of_folder(shape, n, split, generator, folder)
+    upright = not _fits(shape, pictures, upright=False)
+    if upright and not _fits(shape, pictures, upright):
+        raise ShapeError(
+            f"crops of {shape[-2]} x {shape[-1]} pixels do not fit into a band of every embedded photograph; give a "
+            "folder of larger pictures",
+            shape=tuple(shape),
+        )
+    scales = (SCALES[0], min(SCALES[1], _limit(shape, pictures, upright)))
+    return zoo.wide_crops(
+        shape, n, split, generator=generator, scales=scales, pictures=pictures, upright=upright, return_photos=True
+    )
+
+
+def fit_photographs(shape: tuple[int, int, int], pictures: Sequence[str] = PHOTOGRAPHS) -> bool:
+    """Whether the embedded photographs are large enough for such crops."""
+    return _fits(shape, pictures, False) or _fits(shape, pictures, True)
+
+
+def _fits(shape: tuple[int, int, int], pictures: Sequence[str], upright: bool) -> bool:
+    return _limit(shape, pictures, upright) >= SCALES[0]
+
+
+def _limit(shape: tuple[int, int, int], pictures: Sequence[str], upright: bool) -> float:
+    """Photograph pixels per crop pixel, at most."""
+    bands = zoo.photographs("train", pictures, upright).values()
+    return min(min(band.shape[-2] / shape[-2], band.shape[-1] / shape[-1]) for band in bands)
+
+
+def _of_folder(
+    shape: tuple[int, int, int], n: int, split: str, generator: torch.Generator, folder: str
+) -> tuple[Tensor, Tensor]:
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in ENDINGS)
+    if len(paths) < 4:
+        raise ParameterError(
+            f"the folder {folder!r} has {len(paths)} pictures ({', '.join(ENDINGS)}); at least 4 are needed, half of "
+            "them to compare with",
+            folder=folder,
+        )
+    mine = paths[0 if split == "train" else 1 :: 2]
+    out = torch.empty(n, *shape)
+    which = torch.arange(n)[torch.randperm(n, generator=generator)] % len(mine)
+    u = torch.rand(3, n, generator=generator).tolist()
+    for k, path in enumerate(mine):
+        picture = None
+        for i in (which == k).nonzero().flatten().tolist():
+            picture = _read(path) if picture is None else picture
+            out[i] = _crop(picture, shape, u[0][i], u[1][i], u[2][i], path)
+    return out, which
+
+
+def _read(path: Path) -> Tensor:  # (3, H, W) in [-1, 1]
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
+    except OSError as error:
+        raise SavedFileError(f"cannot read the picture {path}: {error}", path=str(path)) from error
+
+
+def read_square(path: str, side: int) -> Tensor:  # (3, side, side)
+    """The middle square of a picture's file, in [-1, 1]. Raises SavedFileError."""
+    picture = _read(Path(path))
+    size = min(picture.shape[-2:])
+    y, x = ((whole - size) // 2 for whole in picture.shape[-2:])
+    square = picture[None, :, y : y + size, x : x + size]
+    return interpolate(square, (side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _crop(picture: Tensor, shape: tuple[int, int, int], scale: float, top: float, left: float, path: Path) -> Tensor:
+    height, width = picture.shape[-2:]
+    limit = min(height / shape[-2], width / shape[-1])
+    if limit < 1:
+        raise ShapeError(f"{path.name} has {height} x {width} pixels, too few for a crop of {shape[-2]} x {shape[-1]}")
+    factor = math.exp(scale * math.log(min(SCALES[1], limit)))
+    h, w = (min(round(size * factor), whole) for size, whole in zip(shape[-2:], (height, width), strict=True))
+    y, x = int(top * (height - h + 1)), int(left * (width - w + 1))
+    piece = picture[None, :, y : y + h, x : x + w]
+    return interpolate(piece, shape[-2:], mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def close(crops: Tensor, margin: int) -> Tensor:  # (n, C, H, W + margin) -> (n, C, H, W)
+    """Crops whose right end goes on at their left: the last `margin` columns fade into the first.
+
+    Photographs end at their borders, so windows across the border of a 360 degree picture are learned, and
+    measured, on crops closed this way.
+
+    Raises UnsupportedError for a margin wider than what remains.
+    """
+    if margin > crops.shape[-1] - margin:
+        raise UnsupportedError(f"{crops.shape[-1]} columns cannot close over {margin} of them")
+    fade = (torch.arange(margin, dtype=crops.dtype) + 0.5) / margin
+    closed = crops[..., :-margin].clone()
+    closed[..., :margin] = fade * closed[..., :margin] + (1 - fade) * crops[..., -margin:]
+    return closed
