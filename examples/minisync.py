@@ -193,6 +193,7 @@ def main() -> None:
         x = ddim(denoised, noise.reshape(-1, N, D) if denoised in (own, joint) else noise, schedule(100))
         R = torch.corrcoef(x.reshape(-1, 12).T)
         print(f"{name:>18}: neighbours {R[2, 3]:+.2f} ({truth[2, 3]:.2f}), ends {R[0, -1]:+.2f} ({truth[0, -1]:.2f})")
+    assert abs(R[0, -1] - truth[0, -1]) < 0.06  # by Eq. 11
 
 
 if __name__ == "__main__":

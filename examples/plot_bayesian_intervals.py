@@ -70,15 +70,19 @@ for k, (axis, (edge, rho)) in enumerate(zip(axes, rhos.items(), strict=True)):
         axis.hist(drawn, bins, density=True, histtype="stepfilled", alpha=0.3, color=colours[n])
         axis.hist(drawn, bins, density=True, histtype="step", color=colours[n], label=f"n = {n}")
     axis.axvline(rho, color="#c8501a", lw=1.4)
-    axis.set(title=f"edge {edge[0]} - {edge[1]}, true correlation {rho}", xlabel="correlation", yticks=[])
+    axis.set(
+        title=f"edge {edge[0]} - {edge[1]}, true correlation {rho}",
+        xlabel="correlation",
+        yticks=[],
+    )
     axis.spines["left"].set_visible(False)
 axes[2].legend()
 plt.show()
 
 # %%
 # A draw is a graph with potentials like any other. So what one wants to know of a fitted graph, one can ask of all
-# draws: here, what the last number tells of the first, in nats, which no row of the table says. With 12 samples that
-# could be a good deal; with 300 it is next to nothing.
+# draws: here, what the last number tells of the first, in nats, which no row of the table says. In truth it is
+# nothing.
 
 
 def information(graph: ps.FactorGraph) -> float:

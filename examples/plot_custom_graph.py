@@ -23,7 +23,9 @@ corners = {"NW": (0, 0), "NE": (0, 4), "SE": (4, 4), "SW": (4, 0)}
 
 
 def quarters(whole: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {name: whole[..., top : top + 4, left : left + 4] for name, (top, left) in corners.items()}
+    return {
+        name: whole[..., top : top + 4, left : left + 4] for name, (top, left) in corners.items()
+    }
 
 
 def together(quarter: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -105,7 +107,10 @@ plt.show()
 
 from diffusers import DDIMScheduler
 
-denoisers = {name: ps.EmpiricalDenoiser(quarter, bandwidth=0.1) for name, quarter in quarters(train).items()}
+denoisers = {
+    name: ps.EmpiricalDenoiser(quarter, bandwidth=0.1)
+    for name, quarter in quarters(train).items()
+}
 
 
 def sample(chosen: ps.FactorGraph, **options) -> torch.Tensor:
@@ -136,18 +141,26 @@ plt.show()
 
 def correlations(digits: torch.Tensor) -> torch.Tensor:
     """Of all modes of all quarters, ``(16, 16)``, with zeros within a quarter."""
-    seen = torch.cat([modes.apply(quarter.double()).flatten(1) for quarter in quarters(digits).values()], 1)
+    seen = torch.cat(
+        [modes.apply(quarter.double()).flatten(1) for quarter in quarters(digits).values()], 1
+    )
     across = torch.ones(16, 16) - torch.block_diag(*[torch.ones(4, 4)] * 4)
     return torch.corrcoef(seen.T) * across
 
 
 real = correlations(heldout)
-gap = {label: (correlations(digits) - real).square().sum().item() / 2 for label, digits in made.items()}
+gap = {
+    label: (correlations(digits) - real).square().sum().item() / 2
+    for label, digits in made.items()
+}
 a, b = (
-    4 * names.index(end) + modes.labels().index(strongest.mode) for end in (strongest.first, strongest.second)
+    4 * names.index(end) + modes.labels().index(strongest.mode)
+    for end in (strongest.first, strongest.second)
 )
 for label, digits in made.items():
-    print(f"{label:>15}: off by {gap[label]:.2f}; the strongest one {correlations(digits)[a, b]:+.2f}")
+    print(
+        f"{label:>15}: off by {gap[label]:.2f}; the strongest one {correlations(digits)[a, b]:+.2f}"
+    )
 assert (
     records["loop and style"].heldout
     > records["loop"].heldout

@@ -93,8 +93,12 @@ def denoise(noisy, alpha, sigma):
 
 
 denoiser = ps.FunctionDenoiser(denoise, shape=(1, 4, 4))
-result = ps.sample(graph, denoiser, DDIMScheduler(clip_sample=False), 30, num_samples=200, progress=False)
-pixels = torch.stack([result.samples[name].flatten() for name in graph.trajectories])  # (3, 200 * 16)
+result = ps.sample(
+    graph, denoiser, DDIMScheduler(clip_sample=False), 30, num_samples=200, progress=False
+)
+pixels = torch.stack(
+    [result.samples[name].flatten() for name in graph.trajectories]
+)  # (3, 200 * 16)
 measured = torch.corrcoef(pixels)
 print(measured)
 

@@ -67,11 +67,15 @@ nodes = torch.arange(5)
 
 def band(of) -> tuple[torch.Tensor, torch.Tensor]:
     """Means and standard deviations of all nodes."""
-    return torch.cat([of.mean[k] for k in range(5)]), torch.cat([of.variance[k] for k in range(5)]).sqrt()
+    return torch.cat([of.mean[k] for k in range(5)]), torch.cat(
+        [of.variance[k] for k in range(5)]
+    ).sqrt()
 
 
 centre, width = band(exact)
-figure, axes = plt.subplots(3, 3, figsize=(9, 6.4), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    3, 3, figsize=(9, 6.4), sharex=True, sharey=True, layout="constrained"
+)
 for number, (axis, state) in enumerate(zip(axes.flat, states, strict=True)):
     axis.fill_between(nodes, centre - width, centre + width, color="#77777a", alpha=0.22, lw=0)
     axis.plot(nodes, centre, color="#77777a", lw=1)

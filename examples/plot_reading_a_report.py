@@ -3,7 +3,7 @@ Reading an inspection report
 ============================
 
 A fitted graph is a statement about the world: what one trajectory tells about another, how surely that is known, and
-when in a run it matters. One call, :py:obj:`inspect <pgm_sync.inspection.inspect.inspect>`, puts it on one page. Here
+when in a run it matters. One call, :py:obj:`inspect <pgm_sync.inspection.inspect>`, puts it on one page. Here
 are the same numbers as tables and figures.
 """
 

@@ -57,7 +57,8 @@ for shrinkage in ("none", "ledoit_wolf"):
         for _ in range(repeats):
             fitted = ps.fit(unfitted, draw(n, generator), shrinkage=shrinkage, heldout=0)
             rows += [
-                (shrinkage, n, row.factor, row.rho, row.low, row.high) for row in ps.correlations(fitted)
+                (shrinkage, n, row.factor, row.rho, row.low, row.high)
+                for row in ps.correlations(fitted)
             ]
 
 
@@ -86,7 +87,9 @@ for edge, rho in rhos.items():
 
 import matplotlib.pyplot as plt
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", width_ratios=[1, 1, 1.15])
+figure, axes = plt.subplots(
+    1, 3, figsize=(10, 3.6), layout="constrained", width_ratios=[1, 1, 1.15]
+)
 for axis, (edge, rho) in zip(axes, rhos.items(), strict=False):
     shown = of("none", 50, edge)[:60]
     for height, (estimate, low, high) in enumerate(shown[shown[:, 0].argsort()].tolist()):
@@ -94,7 +97,11 @@ for axis, (edge, rho) in zip(axes, rhos.items(), strict=False):
         axis.plot([low, high], [height, height], color=colour, lw=1.4, solid_capstyle="butt")
         axis.plot(estimate, height, ".", color=colour, ms=4)
     axis.axvline(rho, color="#1c1c1a", lw=1)
-    axis.set(title=f"edge {edge[0]} - {edge[1]}, true correlation {rho}", yticks=[], xlabel="correlation")
+    axis.set(
+        title=f"edge {edge[0]} - {edge[1]}, true correlation {rho}",
+        yticks=[],
+        xlabel="correlation",
+    )
     axis.spines["left"].set_visible(False)
 chance = 1.96 * (0.95 * 0.05 / repeats) ** 0.5
 axes[2].axhspan(0.95 - chance, min(0.95 + chance, 1), color="#77777a", alpha=0.2, lw=0)
@@ -111,7 +118,7 @@ for edge, colour in zip(rhos, ["#2166ac", "#3b7d4f"], strict=True):
             color=colour,
             label=label,
         )
-axes[2].set(title="intervals that hold the truth", xlabel="samples", ylim=(0.45, 1.02))
+axes[2].set(title="intervals that hold the truth", xlabel="samples", ylim=(0.35, 1.02))
 axes[2].set_xticks(sizes, [str(n) for n in sizes])
 axes[2].minorticks_off()
 axes[2].legend(loc="lower right")

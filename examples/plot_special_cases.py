@@ -98,18 +98,27 @@ made = {
 }
 colours = dict(zip(made, ["#1c1c1a", "#2166ac", "#c8501a", "#3b7d4f", "#9970ab"], strict=True))
 figure, axes = plt.subplot_mosaic(
-    [[*made], ["line"] * len(made)], figsize=(9.5, 5.2), height_ratios=[1, 1.25], layout="constrained"
+    [[*made], ["line"] * len(made)],
+    figsize=(9.5, 5.2),
+    height_ratios=[1, 1.25],
+    layout="constrained",
 )
 for name, matrix in made.items():
     shown = axes[name].imshow(matrix, vmin=0, vmax=1, cmap="Blues")
     axes[name].set(title=name, xticks=[], yticks=[])
     spread = matrix.diagonal().sqrt()
     axes["line"].plot(
-        matrix[0] / spread[0] / spread, color=colours[name], label=name, ls="--" if name == "truth" else "-"
+        matrix[0] / spread[0] / spread,
+        color=colours[name],
+        label=name,
+        ls="--" if name == "truth" else "-",
     )
 figure.colorbar(shown, ax=[axes[name] for name in made], label="covariance", shrink=0.9)
 axes["line"].set(
-    xlabel="position", title="correlation with the left end", ylim=(-0.05, 1.05), xlim=(0, width - 1)
+    xlabel="position",
+    title="correlation with the left end",
+    ylim=(-0.05, 1.05),
+    xlim=(0, width - 1),
 )
 axes["line"].axvline(window - 0.5, color="#77777a", lw=1, ls=":")
 axes["line"].annotate("end of the first window", (window, 0.97), color="#77777a", fontsize=8)

@@ -57,7 +57,9 @@ for name, values in ratios.items():
         graph = graph_of(name, spring)
         found = bp.run(bp.network(graph, evidence), tolerance=1e-10, max_iterations=5000)
         exact = ps.infer(graph, evidence)
-        values.append(torch.cat([found.variance[k] / exact.variance[k] for k in range(6)]).mean().item())
+        values.append(
+            torch.cat([found.variance[k] / exact.variance[k] for k in range(6)]).mean().item()
+        )
 
 # %%
 # Where the counting goes wrong. After :math:`n` rounds of messages, node 0 of the ring has heard of everything within
@@ -69,7 +71,9 @@ for name, values in ratios.items():
 def unrolled(spring: float, rounds: int) -> float:
     """Exact variance in the middle of a chain with the springs and the evidence of the ring."""
     beside = torch.ones(2 * rounds, dtype=torch.float64)
-    precision = (1 + 2 * spring) * torch.eye(2 * rounds + 1) - spring * (beside.diag(1) + beside.diag(-1))
+    precision = (1 + 2 * spring) * torch.eye(2 * rounds + 1) - spring * (
+        beside.diag(1) + beside.diag(-1)
+    )
     return torch.linalg.inv(precision)[rounds, rounds].item()
 
 
@@ -115,6 +119,8 @@ for name, found in runs.items():
         torch.testing.assert_close(found.mean[k], exact.mean[k], rtol=1e-9, atol=1e-9)
     assert found.variances_exact == (name == "tree")
 assert all(abs(ratio - 1) < 1e-9 for ratio in ratios["tree"])
-assert all(tight < loose < 1 for tight, loose in zip(ratios["complete"], ratios["ring"], strict=True))
+assert all(
+    tight < loose < 1 for tight, loose in zip(ratios["complete"], ratios["ring"], strict=True)
+)
 torch.testing.assert_close(torch.tensor(believed), torch.tensor(chain), rtol=1e-9, atol=1e-9)
 assert believed[-1] < truth

@@ -39,7 +39,9 @@ for name, reason in methods(wide).items():
 # Three of them from the same 24 seeds, 10 steps each; and the photographs, to know what to aim for. (For numbers to
 # rely on, take hundreds of seeds: ``pgm-sync compare wide``.)
 
-found = compare(wide, ["learned", "multidiffusion", "independent", "real"], 24, 10, progress=False)
+found = compare(
+    wide, ["learned", "multidiffusion", "independent", "real"], 24, 10, progress=False
+)
 sheet = found.sheet()
 figure, axis = plt.subplots(figsize=(9, 9 * sheet.height / sheet.width))
 axis.imshow(sheet)
@@ -64,4 +66,6 @@ value = {(c.method, c.metric): c.estimate.value for c in board}
 real = value["real", "far correlation"]
 assert value["independent", "seams"] > 3 > value["learned", "seams"]
 for other in ("multidiffusion", "independent"):
-    assert abs(value["learned", "far correlation"] - real) < abs(value[other, "far correlation"] - real)
+    assert abs(value["learned", "far correlation"] - real) < abs(
+        value[other, "far correlation"] - real
+    )

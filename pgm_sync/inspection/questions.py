@@ -72,7 +72,8 @@ def influence(
     ``strength`` is the largest singular value of ``d m_joint / d m_j = (Lambda^{-1})_ij C_j^{-1}``, in standard
     deviations of the prior: by how much the joint mean of `name` moves where the denoiser of j says something else
     (Eq. 5 and 6, surrogate of Eq. 4; noisy states fixed, beyond what noise in common does). Along paths it fades with
-    every factor and with snr. `snr` is one ratio, or one per trajectory; 0 is the joint prior.
+    every factor and with snr. `snr` is one ratio, or one per trajectory; 0 is the joint prior. All numbers are of the
+    features that potentials couple: nan for views of one canvas between which there is no potential.
 
     Raises UnknownNameError, ParameterError, ImproperGraphError; UnsupportedError for more than 3,000 coupled features.
 
@@ -92,12 +93,14 @@ def influence(
         _require_matrix(model, "influence")
         prior, posterior, alone = model.posterior(0.0), model.posterior(snr), model.noise_alone(snr)
     rows = []
+    views = model.carriers.views
     for other in graph.variables:
-        if other == name:
+        if other == name or (other in graph.hidden and other in views):  # a canvas is what its views show
             continue
         steps = hops[other] // 2 if other in hops else None
         if not coupled or other not in model.reduction.graph:
-            rows.append(Influence(other, 0.0, 0.0, 0.0, steps))
+            both = name in views and other in views and views[name].carrier == views[other].carrier
+            rows.append(Influence(other, *((math.nan if both else 0.0,) * 3), steps))
             continue
         strength = math.nan
         if {name, other} <= set(model.names):
@@ -217,7 +220,7 @@ def _given_information(
 ) -> float:
     try:
         model = Surrogate(graph)
-        if model.size > LARGEST or model.noise is not None:  # features of views of a canvas are not all they share
+        if model.size > LARGEST or model.carriers.shared:  # views of a canvas share more than features
             return math.nan
         inside = model.reduction.graph
         sides = [[n for n in side if n in inside] for side in (first, second, known)]

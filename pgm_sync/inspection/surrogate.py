@@ -48,8 +48,8 @@ class Surrogate:
     def __init__(self, graph: FactorGraph, noise_correlation: float = 0.0, variance: float | None = None):
         graph.validate()
         self.graph = graph
-        carriers = find_carriers(graph)
-        if priors := canvas_priors(graph, carriers):
+        self.carriers = find_carriers(graph)
+        if priors := canvas_priors(graph, self.carriers):
             canvas = next(iter(priors))
             raise UnsupportedError(
                 f"canvas {canvas!r} has a prior of its own (Eq. 11), so its views have no correlations between them to "
@@ -60,7 +60,7 @@ class Surrogate:
         self.own = {name: self._own(name, variance) for name in self.reduction.features}
         self.noise: noise_models.FeatureNoise | None = None
         if self.reduction.features:
-            self.noise = noise_models.canvas_noise(self.reduction, carriers)
+            self.noise = noise_models.canvas_noise(self.reduction, self.carriers)
             if self.noise is None:
                 self.noise = noise_models.correlated_noise(self.reduction, noise_correlation)
 

@@ -395,3 +395,14 @@ def test_bad_questions():
         posterior.uncertain_directions(99)
     with pytest.raises(UnsupportedError, match="no samples"):
         ps.infer(graph, evidence, "cg").sample(1)
+
+
+@both
+def test_covariances_of_chosen_elements(blocks):
+    graph, evidence = loop(blocks)
+    posterior = ps.infer(graph, evidence)
+    whole = dense_joint(graph, evidence).covariance  # two elements per node, in order
+    i, j = torch.tensor([0, 1, 1]), torch.tensor([1, 1, 0])
+    close(posterior.element_covariance(1, i, 3, j), whole[2 + i, 6 + j])
+    with pytest.raises(UnknownNameError, match="'z'"):
+        posterior.element_covariance(1, i, "z", j)

@@ -97,6 +97,16 @@ def test_nodes_without_a_path_have_no_influence():
         ps.influence(ps.chain_graph(2, 2000, ps.Correlation(0.5)), 0)
 
 
+def test_views_of_a_canvas_share_more_than_potentials_say():
+    plain = ps.wide_canvas((1, 4, 10), (4, 4), 3)
+    assert [row.name for row in ps.influence(plain, "w0")] == ["w1", "w2"]  # the canvas is what they show
+    assert all(np.isnan(row.strength) for row in ps.influence(plain, "w0"))
+    assert np.isnan(ps.separation(plain, "w0", "w1").information)
+    assert "nats" not in str(ps.separation(plain, "w0", "w1"))
+    rows = {row.name: row for row in ps.influence(fitted_canvas(), "w0", 1.0)}
+    assert rows["w1"].strength > rows["w2"].strength > 0
+
+
 def test_hidden_variables_carry_influence():
     graph = ps.FactorGraph()
     graph.add_variable("style", 1)

@@ -182,6 +182,14 @@ def test_a_killed_run_can_be_loaded(tmp_path):
         )
 
 
+def test_a_run_that_ended_before_its_first_step(tmp_path):
+    ps.Recorder(chain(), folder=tmp_path / "run")
+    loaded = ps.Recording.load(tmp_path / "run")
+    assert len(loaded) == len(loaded.to_frame()) == len(loaded.coupling()) == 0
+    assert not loaded.complete
+    assert loaded.graph.factors == chain().factors
+
+
 def test_folders_that_hold_no_recording(tmp_path):
     with pytest.raises(SavedFileError, match="holds no recording"):
         ps.Recording.load(tmp_path)
