@@ -15,15 +15,25 @@ MOST_ROWS = 100  # that a notebook shows
 
 
 def in_notebook(kind: str, shown: Any) -> str:
-    """HTML by a function of `inspection.notebook`.
+    """HTML of what is `shown` by the function of `inspection.notebook` that is called `kind`.
 
     That module stands above all that it shows, so it is looked up when a notebook asks, and not imported.
+
+    >>> import pgm_sync as ps
+    >>> "chain" not in in_notebook("graph", ps.chain_graph(2, (1,), ps.Correlation(0.8)))
+    True
     """
     return getattr(import_module("pgm_sync.inspection.notebook"), kind)(shown)
 
 
 def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> Any:
-    """A pandas DataFrame of one dictionary per row. Raises MissingPackageError without pandas."""
+    """A pandas DataFrame of `rows`, one dictionary each, with these `columns` (None: all).
+
+    >>> frame([{"rho": 0.8, "nats": 0.51}], columns=["rho"]).to_dict("list")
+    {'rho': [0.8]}
+
+    Raises MissingPackageError without pandas.
+    """
     try:
         import pandas
     except ImportError as error:

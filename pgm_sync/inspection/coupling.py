@@ -18,18 +18,26 @@ from ..tables import Table
 from .edges import edge_name
 from .surrogate import Covariances, Snr, Surrogate, as_ratio
 
+__all__ = ["Coupling", "CouplingTable", "coupling"]
+
 LARGEST_BLOCK = 256  # numbers that a factor sees of an end, up to which its covariances are taken as matrices
 WHOLE = "all modes"
 
 
 class Coupling(NamedTuple):
-    """What one factor does between two of its ends at one noise level."""
+    """What one factor does between two of its ends at one noise level.
 
-    factor: Name
-    first: Name
-    second: Name
-    mode: str
-    snr: float
+    >>> import pgm_sync as ps
+    >>> row = ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [1.0])[0]
+    >>> round(row.prior, 3), round(row.posterior, 3)  # 0.8 / (snr (1 - 0.8**2) + 1)
+    (0.8, 0.588)
+    """
+
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # the other
+    mode: str  # as the maps label it
+    snr: float  # of the states
     prior: float  # correlation of the clean contents under the joint model: the limit of `posterior` at snr 0
     posterior: float  # correlation of x_0 given the noisy states (Eq. 5)
     noise: float  # correlation of the noise (Eq. 5'): the limit of `posterior` at large snr, 0 for independent noise
@@ -37,7 +45,12 @@ class Coupling(NamedTuple):
 
 
 class CouplingTable(Table[Coupling]):
-    """Rows of `coupling`, one noise level after the other."""
+    """Rows of `coupling`, one noise level after the other; prints as a table.
+
+    >>> import pgm_sync as ps
+    >>> [row.snr for row in ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [0.01, 1.0])]
+    [0.01, 1.0]
+    """
 
     head = ("factor", "ends", "mode", "snr", "prior", "posterior", "strength")
 
@@ -84,9 +97,8 @@ def coupling(
 
     The strength is nan where an end is a hidden variable, which has no denoiser.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> for row in coupling(chain_graph(2, 1, Correlation(0.8)), [0.01, 1.0, 100.0]):
+    >>> import pgm_sync as ps
+    >>> for row in ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [0.01, 1.0, 100.0]):
     ...     print(f"{row.posterior:.2f} {row.strength:.2f}")
     0.80 0.79
     0.59 0.48

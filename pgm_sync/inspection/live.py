@@ -15,6 +15,8 @@ from .extra import optional
 from .recorder import levels_by_name
 from .surrogate import Covariances, Snr, Surrogate
 
+__all__ = ["LiveView"]
+
 BAR = 24  # characters of a bar that stands for 1
 
 
@@ -43,6 +45,14 @@ class LiveView:
 
     It ends with the last step; `close`, or leaving it as a context, ends it earlier. Raises MissingPackageError where
     something is to be shown and rich is not installed, ParameterError.
+
+    >>> import pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> with ps.LiveView(graph, enabled=False) as view:  # None in a notebook or a terminal
+    ...     steps = ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 5)
+    ...     for state in steps:
+    ...         view(state)
     """
 
     def __init__(
@@ -105,7 +115,7 @@ class LiveView:
             self.close()
 
     def render(self, state: Any) -> Any:
-        """What is shown of one state, something that rich prints."""
+        """What is shown of one `state`, something that rich prints."""
         text = optional("rich.text", "LiveView").Text
         parts = [text(self._title(state), style="bold")]
         if self._pairs:

@@ -16,13 +16,22 @@ from ..tables import Table
 from .edges import edge_name
 from .joint_model import LARGEST_REFIT, JointModel, Term
 
+__all__ = ["LevelRow", "LevelTable"]
+
 LOG_SNR = [0.4 * k - 8 for k in range(41)]  # from states that are noise to states that are nearly clean
 
 
 class LevelRow(NamedTuple):
-    """One factor at one noise level."""
+    """One factor at one noise level.
 
-    factor: Name
+    >>> import pgm_sync as ps
+    >>> levels = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).levels
+    >>> noisiest = levels.of((0, 1))[0]
+    >>> round(noisiest.rho, 1)  # with noise alone, the correlation of the contents
+    0.8
+    """
+
+    factor: Name  # of the graph
     log_snr: float  # natural logarithm of alpha^2 / sigma^2
     rho: float  # posterior correlation of the mode that carries most information in the prior
     mutual_information: float  # nats between its ends given the noisy states, all modes
@@ -30,7 +39,13 @@ class LevelRow(NamedTuple):
 
 
 class LevelTable(Table[LevelRow]):
-    """Rows of `noise_levels`; ``modes[factor]`` is ``(levels, modes)``, posterior correlations mode by mode."""
+    """`rows` of `noise_levels` at every `log_snr`; ``modes[factor]`` is ``(levels, modes)``, correlations mode by mode.
+
+    >>> import pgm_sync as ps
+    >>> levels = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).levels
+    >>> levels.modes[0, 1].shape == (len(levels.log_snr), 1)
+    True
+    """
 
     head = ("factor", "log snr", "rho", "nats", "movement")
 

@@ -28,9 +28,15 @@ LARGEST = 3000  # coupled features together that are looked at as one matrix
 
 
 class Influence(NamedTuple):
-    """What one node does to another."""
+    """What one node does to another; a row of `influence`.
 
-    name: Name
+    >>> import pgm_sync as ps
+    >>> strongest = ps.influence(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, snr=0.0)[0]
+    >>> strongest.name, round(strongest.strength, 3), strongest.factors
+    (1, 0.8, 1)
+    """
+
+    name: Name  # of the other node
     strength: float  # of d m_joint / d m_name, in standard deviations of the prior; nan for hidden variables
     mutual_information: float  # nats between the clean contents once all noisy states are known
     prior_information: float  # nats between the clean contents under the joint model
@@ -38,7 +44,12 @@ class Influence(NamedTuple):
 
 
 class InfluenceTable(Table[Influence]):
-    """Rows of `influence`, strongest first."""
+    """Rows of `influence`, strongest first; prints as a table.
+
+    >>> import pgm_sync as ps
+    >>> [row.name for row in ps.influence(ps.chain_graph(4, 1, ps.Correlation(0.8)), 3)]  # nearest first
+    [2, 1, 0]
+    """
 
     head = ("from", "strength", "nats", "nats before noise", "factors between")
 
@@ -56,7 +67,7 @@ def influence(
     noise_correlation: float = 0.0,
     variance: float | None = None,
 ) -> InfluenceTable:
-    """Which nodes influence `name` at a noise level, and how much; strongest first, hidden variables last.
+    """Which nodes of a `graph` influence `name` at a noise level, and how much; strongest first, hidden ones last.
 
     ``strength`` is the largest singular value of ``d m_joint / d m_j = (Lambda^{-1})_ij C_j^{-1}``, in standard
     deviations of the prior: by how much the joint mean of `name` moves where the denoiser of j says something else
@@ -66,9 +77,10 @@ def influence(
 
     Raises UnknownNameError, ParameterError, ImproperGraphError; UnsupportedError for more than 3,000 coupled features.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> print(influence(chain_graph(3, 1, Correlation(0.8)), 0, snr=0.0))
+    `noise_correlation` is c of Eq. 5', `variance` that of contents of which no potential states one.
+
+    >>> import pgm_sync as ps
+    >>> print(ps.influence(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, snr=0.0))
     from  strength  nats    nats before noise  factors between
     1     0.8000    0.5108  0.5108             1
     2     0.6400    0.2635  0.2635             2
@@ -133,7 +145,12 @@ def _require_matrix(model: Surrogate, what: str) -> None:
 
 
 class Separation(NamedTuple):
-    """Whether two sets of nodes are separated by a third, and why."""
+    """Whether two sets of nodes are separated by a third, and why.
+
+    >>> import pgm_sync as ps
+    >>> bool(ps.separation(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, 2, given=1))
+    True
+    """
 
     separated: bool
     path: list[Name] | None  # a shortest open path of nodes and factors; None where separated
@@ -159,12 +176,12 @@ class Separation(NamedTuple):
 def separation(graph: FactorGraph, a: Any, b: Any, given: Any = ()) -> Separation:
     """`FactorGraph.separated` with reasons: an open path and what would close it, or the nodes that do.
 
-    Each of the three is a name or a collection of names. ``information`` is the conditional mutual information under
-    the joint prior, 0 wherever the sets are separated; it may also be 0 where they are not, through correlations of 0.
+    `a`, `b` and `given` are each a name of the `graph` or a collection of names. ``information`` is the conditional
+    mutual information under the joint prior, 0 wherever the sets are separated; it may also be 0 where they are not,
+    through correlations of 0.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> print(separation(chain_graph(3, 1, Correlation(0.8)), 0, 2))
+    >>> import pgm_sync as ps
+    >>> print(ps.separation(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, 2))
     not separated: 0 - (0, 1) - 1 - (1, 2) - 2 is open; 1 would separate them; 0.2635 nats between them
 
     Raises UnknownNameError, ParameterError (an empty side), GraphStructureError (sets that overlap).
@@ -218,7 +235,11 @@ def _given_information(
 
 
 def without(graph: FactorGraph, *factors: Name) -> FactorGraph:
-    """A copy of the graph that lacks some factors; all nodes stay.
+    """A copy of the `graph` that lacks some `factors`; all nodes stay.
+
+    >>> import pgm_sync as ps
+    >>> ps.without(ps.ring_graph(4, 1, ps.Correlation(0.2)), (0, 1))
+    FactorGraph(4 trajectories, 3 factors)
 
     Raises UnknownNameError.
     """
@@ -230,16 +251,27 @@ def without(graph: FactorGraph, *factors: Name) -> FactorGraph:
 
 
 class Changed(NamedTuple):
-    """Two nodes with and without a factor."""
+    """Two nodes with and without a factor; a row of `Removal.correlations`.
 
-    first: Name
-    second: Name
+    >>> import pgm_sync as ps
+    >>> row = ps.removal(ps.chain_graph(2, 1, ps.Correlation(0.8)), (0, 1)).correlations[0]
+    >>> round(row.before, 3), round(row.after, 3)
+    (0.8, 0.0)
+    """
+
+    first: Name  # one node
+    second: Name  # the other
     before: float  # largest canonical correlation given the noisy states, with the factor
     after: float  # without it
 
 
 class ChangedTable(Table[Changed]):
-    """Correlations with and without a factor, those that change most first."""
+    """Correlations with and without a factor, those that change most first; prints as a table.
+
+    >>> import pgm_sync as ps
+    >>> len(ps.removal(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1)).correlations)  # pairs of nodes
+    3
+    """
 
     head = ("nodes", "with", "without")
 
@@ -249,13 +281,19 @@ class ChangedTable(Table[Changed]):
 
 
 class Removal(NamedTuple):
-    """What taking a factor away changes."""
+    """What taking a factor away changes; the answer of `removal`.
 
-    factor: Name
-    snr: Snr
+    >>> import pgm_sync as ps
+    >>> found = ps.removal(ps.chain_graph(2, 1, ps.Correlation(0.8)), (0, 1))
+    >>> round(found.kl, 4), found.graph  # -log(1 - 0.8**2) / 2
+    (0.5108, FactorGraph(2 trajectories))
+    """
+
+    factor: Name  # what was taken away
+    snr: Snr  # of the noisy states; 0: the prior
     kl: float  # nats, of the model without the factor from that with it; expected over noisy states
     mean_change: dict[Name, float]  # per trajectory: RMS change of the joint mean, in standard deviations of the prior
-    correlations: ChangedTable
+    correlations: ChangedTable  # with and without it
     graph: FactorGraph  # without the factor
 
     def __str__(self) -> str:
@@ -288,9 +326,10 @@ def removal(
     are the same, and at snr=0 ``kl`` is what the edge alone tells. Factors that were fitted together on a loopy graph
     often need it: the rest by itself may be improper.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> found = removal(chain_graph(3, 1, Correlation(0.8)), (0, 1))
+    `noise_correlation` and `variance` as of `influence`.
+
+    >>> import pgm_sync as ps
+    >>> found = ps.removal(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1))
     >>> round(found.kl, 4), [round(row.after, 4) for row in found.correlations]
     (0.5108, [0.0, 0.0, 0.8])
 
@@ -386,7 +425,12 @@ def _correlation(of: Covariances, first: Name, second: Name) -> float:
 
 
 class Culprits(NamedTuple):
-    """Factors that keep a graph from being normalisable."""
+    """Factors that keep a graph from being normalisable.
+
+    >>> import pgm_sync as ps
+    >>> print(ps.culprits(ps.chain_graph(3, 1, ps.Correlation(0.9))))
+    proper: the smallest eigenvalue of the joint precision is 0.365
+    """
 
     factors: list[Name]  # whose removal makes it proper, none of them to spare; none where it is proper
     eigenvalue: float  # the smallest of the joint precision
@@ -418,9 +462,10 @@ def culprits(
     which must be proper for Eq. 8 to hold. Factors go one by one, first the one that takes most from the worst
     direction; then those that turn out not to be needed come back. The set is minimal, not always the smallest one.
 
-    >>> from pgm_sync.graph import complete_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> found = culprits(complete_graph(4, 1, Correlation(0.9)))
+    `noise_correlation` is c of Eq. 5', `variance` as of `influence`.
+
+    >>> import pgm_sync as ps
+    >>> found = ps.culprits(ps.complete_graph(4, 1, ps.Correlation(0.9)))
     >>> round(found.eigenvalue, 3), len(found.factors), round(found.after, 3)
     (-0.421, 2, 0.053)
 

@@ -22,13 +22,20 @@ TABLES = ("steps", "trajectories", "factors", "canvases", "coupling", "modes", "
 
 
 class StepRecord(NamedTuple):
-    """What was recorded of one step; numbers are means over the joint samples, dictionaries are by name."""
+    """What was recorded of one step; numbers are means over the joint samples, dictionaries are by name.
 
-    step: int
-    timestep: float
-    alpha: float
-    sigma: float
-    snr: float
+    A `Recorder` makes one per step; `Recording.array` lists a number of all:
+
+    >>> import pgm_sync as ps
+    >>> ps.Recording(ps.chain_graph(2, (1,), ps.Correlation(0.8))).array("snr").tolist()  # no step yet
+    []
+    """
+
+    step: int  # counts from 0
+    timestep: float  # the scheduler's
+    alpha: float  # signal scale
+    sigma: float  # noise scale
+    snr: float  # alpha^2 / sigma^2
     capped: float  # fraction of directions where Eq. 8 had to act
     capped_by_node: dict[Name, float]  # the same per trajectory, where it is kept node by node
     seconds: dict[str, float]  # of "denoiser", "engine" and "scheduler" so far
@@ -42,7 +49,7 @@ class StepRecord(NamedTuple):
     mahalanobis_joint: float  # of the joint means
     residual: float  # of Eq. 6 with the surrogate, relative to the joint means; nan where more than Eq. 6 acts
     disagreement_own: dict[Name | None, float]  # per canvas: RMS spread of its views over shared elements
-    disagreement_joint: dict[Name | None, float]
+    disagreement_joint: dict[Name | None, float]  # the same of the joint means
     levels: dict[Name, tuple[float, float]]  # alpha and sigma per trajectory, where they differ (lockstep)
     images: dict[str, dict[Name, np.ndarray]]  # kind -> name -> (samples kept, *shape), float32
     heat: dict[str, dict[Name | None, np.ndarray]]  # kind of map -> name -> (*shape), float32
@@ -56,13 +63,23 @@ class Recording:
     `StepRecord` per recorded step. Arrays over steps: `step`, `timestep`, `alpha`, `sigma`, `snr`, `capped`,
     `mahalanobis_own`, ... ``(steps,)``; `correction`, `flow`, ... are dictionaries of such. `images` and `heat` give
     contents. `to_frame` gives tables, and `coupling` what the factors did at these noise levels.
+
+    >>> import pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> recorder = ps.Recorder(graph, images=None)
+    >>> for state in ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 5):
+    ...     recorder(state)
+    >>> recording = recorder.recording
+    >>> bool((recording.snr[1:] > recording.snr[:-1]).all()), sorted(recording.correction)  # less noise at every step
+    (True, [0, 1])
     """
 
-    graph: FactorGraph
+    graph: FactorGraph  # what was sampled
     num_steps: int = 0  # that the run would take; 0 before it starts
-    num_samples: int = 0
-    noise_correlation: float = 0.0
-    variance: float | None = None
+    num_samples: int = 0  # joint ones
+    noise_correlation: float = 0.0  # c of Eq. 5'
+    variance: float | None = None  # of contents of which no potential states one
     samples: tuple[int, ...] = ()  # joint samples whose contents are kept
     note: str = ""  # what was left out to keep to the budget of bytes
     records: list[StepRecord] = field(default_factory=list)
@@ -138,7 +155,7 @@ class Recording:
         return self._kept("images", KINDS, kind, name)
 
     def heat(self, kind: str, name: Name | None) -> dict[int, np.ndarray]:
-        """Heat maps ``(*shape)`` by step, RMS over the joint samples.
+        """Heat maps ``(*shape)`` by step of `kind` for the trajectory or canvas `name`, RMS over the joint samples.
 
         "correction": of m_joint - m_own, by trajectory; "disagreement": the spread of the own means of all views of an
         element of a canvas, 0 where only one shows it, by canvas. Raises ParameterError, UnknownNameError.
@@ -179,7 +196,7 @@ class Recording:
         """What every factor did at the noise level of every recorded step: see `inspection.coupling`.
 
         A function of the graph and the noise levels, computed when first asked for. In rows of a run in lockstep whose
-        levels differ, snr is that of the record. Raises as `coupling`.
+        levels differ, snr is that of the record. With `modes`, a row per mode. Raises as `coupling`.
         """
         model, prior, pairs = self._surrogate()
         rows = []
@@ -210,7 +227,7 @@ class Recording:
     # ---- tables ----------------------------------------------------------------------------------------
 
     def rows(self, what: str = "steps") -> list[dict[str, Any]]:
-        """One dictionary per row of a table; see `to_frame`."""
+        """One dictionary per row of a table; see `to_frame`. Raises ParameterError."""
         if what not in TABLES:
             raise ParameterError(f"what={what!r} is none of {', '.join(TABLES)}", what=what)
         if what in ("coupling", "modes"):

@@ -46,6 +46,8 @@ def invert(
     ----------
     contents
         ``{carrier: (n, *shape)}``: of every trajectory without a canvas, and of canvases.
+    graph, denoisers, scheduler, num_inference_steps, progress
+        as for `sample`.
     posterior_covariance, conditions
         those that `sample` will be given; the reverse is that of its own joint denoiser.
     tolerance
@@ -55,7 +57,7 @@ def invert(
     with Krylov subspaces, from the state that DDIM inversion (Song, Meng & Ermon 2021, section 4.3) would take, whose
     error therefore does not add up.
 
-    >>> import pgm_sync as ps
+    >>> import torch, pgm_sync as ps
     >>> from diffusers import DDIMScheduler
     >>> graph = ps.FactorGraph()
     >>> graph.add_trajectory("x", (1,))
@@ -66,8 +68,8 @@ def invert(
     >>> torch.allclose(again.samples["x"], wanted.double(), atol=1e-5)
     True
 
-    Raises UnsupportedSchedulerError for multistep schedulers, UnsupportedError for steps that draw noise or clip,
-    ConvergenceError, naming the step, where a step has no inverse or none is found, and as `sample`.
+    Raises ParameterError, UnsupportedSchedulerError for multistep schedulers, UnsupportedError for steps that draw
+    noise or clip, ConvergenceError, naming the step, where a step has no inverse or none is found, and as `sample`.
     """
     from tqdm.auto import tqdm
 
