@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # the tests read pages without Sphinx
 
 PACKAGE = "pgm_sync"
 SKIPPED = {"cli", "make_photographs"}  # commands
-# what the public names of the inspection are put together from
-INTERNAL = {"counterfactual", "extra", "forces", "joint_model", "notebook", "storage", "surrogate"}
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -43,7 +41,7 @@ def documented(package: ModuleType) -> Iterator[ModuleType]:
         children |= {path.stem for path in folder.glob("*.py")}
         children |= {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     for name in sorted(children):
-        if name.startswith("_") or name in SKIPPED | INTERNAL:
+        if name.startswith("_") or name in SKIPPED:
             continue
         module = importlib.import_module(f"{package.__name__}.{name}")
         if public_names(module):

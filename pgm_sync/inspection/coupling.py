@@ -18,8 +18,6 @@ from ..tables import Table
 from .edges import edge_name
 from .surrogate import Covariances, Snr, Surrogate, as_ratio
 
-__all__ = ["Coupling", "CouplingTable", "coupling"]
-
 LARGEST_BLOCK = 256  # numbers that a factor sees of an end, up to which its covariances are taken as matrices
 WHOLE = "all modes"
 

@@ -13,8 +13,6 @@ from ..tables import Table
 from .correlations import CorrelationTable
 from .edges import by_edge, edge_name
 
-__all__ = ["FactorRow", "FactorTable", "factor_table"]
-
 KINDS = {
     "learned": "fitted to data",
     "given": "set by hand",

@@ -26,8 +26,6 @@ from .recording import TABLES, Recording
 from .report import Other, report
 from .storage import HEADER
 
-__all__ = ["Inspection", "inspect"]
-
 GRAPH, RECORDING = "graph.safetensors", "recording"  # in the folder of a run
 SHOWN_IN_NOTEBOOK = 760  # pixels of height
 

@@ -15,8 +15,6 @@ from .extra import optional
 from .recorder import levels_by_name
 from .surrogate import Covariances, Snr, Surrogate
 
-__all__ = ["LiveView"]
-
 BAR = 24  # characters of a bar that stands for 1
 
 

@@ -16,8 +16,6 @@ from ..tables import Table
 from .edges import edge_name
 from .joint_model import LARGEST_REFIT, JointModel, Term
 
-__all__ = ["LevelRow", "LevelTable"]
-
 LOG_SNR = [0.4 * k - 8 for k in range(41)]  # from states that are noise to states that are nearly clean
 
 
@@ -72,6 +70,14 @@ def noise_levels(model: JointModel, log_snr: Iterable[float] | None = None) -> L
     joint denoised means (Eq. 6) of all trajectories move if the factor is cut, over the root mean square deviation of
     the contents of its ends. It fades at both ends: with much noise the means know nothing to pass on, with little
     noise nobody needs it. NaN where Eq. 5 is improper without the factor.
+
+    `model` is `Inspection.model`; `log_snr` are natural logarithms of the signal-to-noise ratio (None: a range that
+    covers what happens).
+
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).model
+    >>> [round(row.rho, 3) for row in noise_levels(model, log_snr=[-9.0, 0.0])]  # 0.8 / (snr (1 - 0.8**2) + 1)
+    [0.8, 0.588]
     """
     levels = LOG_SNR if log_snr is None else list(log_snr)
     prior = _inverse(model.prior())

@@ -27,8 +27,6 @@ from .forces import terms, with_hidden
 from .recording import KINDS, MAPS, Recording, StepRecord
 from .surrogate import Surrogate
 
-__all__ = ["Images", "Recorder"]
-
 WHAT = ("factors", "canvases")
 MEBIBYTE = 2**20
 
