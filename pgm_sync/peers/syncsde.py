@@ -101,7 +101,7 @@ def amplification(
     >>> from diffusers import DDIMScheduler
     >>> left = amplification(DDIMScheduler(timestep_spacing="trailing"), 5)
     >>> [round(factor, 1) for factor in left.tolist()]
-    [-24.9, -9.2, -4.1, -1.2, 0.3]
+    [-24.8, -11.5, -4.5, -1.5, -0.4]
 
     Raises as `sample_syncsde`.
     """
