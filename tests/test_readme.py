@@ -25,3 +25,11 @@ def test_what_it_points_to_exists():
     places = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert "docs/_static/demo.png" in places
     assert [p for p in places if not (ROOT / p).exists()] == []
+
+
+def test_its_numbers_are_those_of_the_scoreboard():
+    rows = [line for line in README.splitlines() if line.count("[") >= 3 and line.startswith("| ")]
+    assert len(rows) == 6
+    board = (ROOT / "docs" / "results" / "scoreboard.txt").read_text()
+    for number in re.findall(r"[−.\d]+ \[[^\]]+\]", "".join(rows)):
+        assert number.replace("−", "-") in board, number

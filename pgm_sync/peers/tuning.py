@@ -13,7 +13,7 @@ from ..sampling import SampleResult
 from ..tables import Table
 from .presets import methods, sample
 
-STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
+STRENGTHS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
 
 
 class Tried(NamedTuple):
