@@ -95,12 +95,13 @@ def amplification(
     ``a = (alpha alpha' variance + sigma sigma') / (alpha^2 variance + sigma^2)``, with alpha' and sigma' those of the
     next level, and the pull takes G of the difference away: ``a - G``, or ``a - G / (1 + G)``. The product of all
     is what is left of the difference between two noises; the explicit update diverges where it is large. With
-    strength 0, what DDIM makes of one trajectory.
+    strength 0, what DDIM makes of one trajectory. `scheduler`, `num_inference_steps`, `strength` and `form` are those
+    of `sample_syncsde`.
 
     >>> from diffusers import DDIMScheduler
     >>> left = amplification(DDIMScheduler(timestep_spacing="trailing"), 5)
     >>> [round(factor, 1) for factor in left.tolist()]
-    [-24.9, -9.2, -4.1, -1.2, 0.3]
+    [-24.8, -11.5, -4.5, -1.5, -0.4]
 
     Raises as `sample_syncsde`.
     """
