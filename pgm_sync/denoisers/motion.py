@@ -38,7 +38,7 @@ class MotionDenoiser(PredictingDenoiser):
     ``{"text": [...]}`` or ``{"scale": ...}``, entries per sample where they are lists or tensors. MDM's schedule is
     ``DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)``.
 
-    >>> import pgm_sync as ps
+    >>> import torch, pgm_sync as ps
     >>> def still(x, timesteps, y):  # a model that knows only stillness
     ...     return torch.zeros_like(x) * y["mask"]
     >>> window = ps.MotionDenoiser(still, shape=(263, 40))
@@ -68,7 +68,7 @@ class MotionDenoiser(PredictingDenoiser):
         return f"MotionDenoiser({type(self.model).__name__}, shape={self.shape})"
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """What the model predicts of ``(*batch, features, frames)``, in that shape."""
+        """What the model predicts of `noisy` states ``(*batch, features, frames)``, in that shape."""
         batch = check_noisy(self, noisy)
         if level.timestep is None:
             raise ParameterError(

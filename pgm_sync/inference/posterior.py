@@ -191,7 +191,7 @@ class Posterior:
         return values.reshape((*values.shape[:-1], *shapes[0]))
 
     def element_covariance(self, first: Name, i: Tensor, second: Name, j: Tensor) -> Tensor:
-        """Covariance of elements `i` of one node with elements `j` of another, ``(*batch, k)``.
+        """Covariance of elements `i` of the node `first` with elements `j` of `second`, ``(*batch, k)``.
 
         i, j: ``(k,)`` positions in the flattened contents. Raises UnknownNameError.
         """

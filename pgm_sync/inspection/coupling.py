@@ -23,13 +23,19 @@ WHOLE = "all modes"
 
 
 class Coupling(NamedTuple):
-    """What one factor does between two of its ends at one noise level."""
+    """What one factor does between two of its ends at one noise level.
+
+    >>> import pgm_sync as ps
+    >>> (row,) = ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), 0.0)
+    >>> row.factor, round(row.prior, 3), round(row.posterior, 3), round(row.strength, 3)  # all of it acts on noise
+    ((0, 1), 0.8, 0.8, 0.8)
+    """
 
     factor: Name
-    first: Name
-    second: Name
-    mode: str
-    snr: float
+    first: Name  # an end of the factor
+    second: Name  # another end
+    mode: str  # its label, or "all modes" together
+    snr: float  # ``alpha^2 / sigma^2``
     prior: float  # correlation of the clean contents under the joint model: the limit of `posterior` at snr 0
     posterior: float  # correlation of x_0 given the noisy states (Eq. 5)
     noise: float  # correlation of the noise (Eq. 5'): the limit of `posterior` at large snr, 0 for independent noise
@@ -37,7 +43,16 @@ class Coupling(NamedTuple):
 
 
 class CouplingTable(Table[Coupling]):
-    """Rows of `coupling`, one noise level after the other."""
+    """Rows of `coupling`, one noise level after the other.
+
+    >>> import pgm_sync as ps
+    >>> ps.coupling(ps.chain_graph(3, 1, ps.Correlation(0.8)), [0.0, 1.0])
+    factor  ends   mode       snr  prior   posterior  strength
+    0 – 1   0 - 1  all modes  0    +0.800  +0.800     +0.800
+    1 – 2   1 - 2  all modes  0    +0.800  +0.800     +0.800
+    0 – 1   0 - 1  all modes  1    +0.800  +0.555     +0.400
+    1 – 2   1 - 2  all modes  1    +0.800  +0.555     +0.400
+    """
 
     head = ("factor", "ends", "mode", "snr", "prior", "posterior", "strength")
 
@@ -84,9 +99,8 @@ def coupling(
 
     The strength is nan where an end is a hidden variable, which has no denoiser.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> for row in coupling(chain_graph(2, 1, Correlation(0.8)), [0.01, 1.0, 100.0]):
+    >>> import pgm_sync as ps
+    >>> for row in ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [0.01, 1.0, 100.0]):
     ...     print(f"{row.posterior:.2f} {row.strength:.2f}")
     0.80 0.79
     0.59 0.48

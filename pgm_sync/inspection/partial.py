@@ -30,7 +30,14 @@ class PartialCorrelation(NamedTuple):
 
 
 class PartialCorrelationTable(Table[PartialCorrelation]):
-    """Rows of `partial_correlations`."""
+    """Rows of `partial_correlations`.
+
+    >>> import pgm_sync as ps
+    >>> ps.partial_correlations(ps.chain_graph(3, 1, ps.Correlation(0.8)))
+    factor  ends   mode  rho     partial  nats
+    0 – 1   0 - 1  0     +0.800  +0.625   0.2473
+    1 – 2   1 - 2  0     +0.800  +0.625   0.2473
+    """
 
     head = ("factor", "ends", "mode", "rho", "partial", "nats")
 
@@ -44,13 +51,12 @@ class PartialCorrelationTable(Table[PartialCorrelation]):
 def partial_correlations(graph: FactorGraph) -> PartialCorrelationTable:
     """Correlation of matching modes between the ends of every factor, before and after all other nodes are known.
 
-    Read from the joint prior g: given the others, two nodes have the inverse of their block of ``Sigma^{-1}`` as
+    Read from the joint prior g of `graph`: given the others, two nodes have the inverse of their block of ``Sigma^{-1}`` as
     covariance. The partial correlation is 0 exactly where an edge is superfluous, however large the correlation that
     runs along other paths. Factors whose ends see different numbers of modes are left out.
 
-    >>> from pgm_sync.graph import chain_graph
-    >>> from pgm_sync.potentials import Correlation
-    >>> row = partial_correlations(chain_graph(3, 1, Correlation(0.8)))[0]
+    >>> import pgm_sync as ps
+    >>> row = ps.partial_correlations(ps.chain_graph(3, 1, ps.Correlation(0.8)))[0]
     >>> round(row.rho, 3), round(row.partial, 3)
     (0.8, 0.625)
 

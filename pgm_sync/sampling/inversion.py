@@ -44,6 +44,8 @@ def invert(
 
     Parameters
     ----------
+    graph, denoisers, scheduler, num_inference_steps
+        as `sample` takes them; the scheduler must be deterministic, and is not changed.
     contents
         ``{carrier: (n, *shape)}``: of every trajectory without a canvas, and of canvases.
     posterior_covariance, conditions
@@ -55,7 +57,7 @@ def invert(
     with Krylov subspaces, from the state that DDIM inversion (Song, Meng & Ermon 2021, section 4.3) would take, whose
     error therefore does not add up.
 
-    >>> import pgm_sync as ps
+    >>> import torch, pgm_sync as ps
     >>> from diffusers import DDIMScheduler
     >>> graph = ps.FactorGraph()
     >>> graph.add_trajectory("x", (1,))
@@ -67,7 +69,8 @@ def invert(
     True
 
     Raises UnsupportedSchedulerError for multistep schedulers, UnsupportedError for steps that draw noise or clip,
-    ConvergenceError, naming the step, where a step has no inverse or none is found, and as `sample`.
+    ParameterError for a tolerance that is not positive, ConvergenceError, naming the step, where a step has no inverse
+    or none is found, and as `sample`.
     """
     from tqdm.auto import tqdm
 
