@@ -13,6 +13,10 @@ from pgm_sync import tasks
 from pgm_sync.evaluation import Scoreboard
 from pgm_sync.sampling.coordinates import noise_level
 
+pytestmark = [  # torch, when diffusers hands its tensors to numpy
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 

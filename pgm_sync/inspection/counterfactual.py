@@ -33,6 +33,12 @@ def rescaled(graph: FactorGraph, strengths: Mapping[Name, float]) -> FactorGraph
 
     Raises UnknownNameError; ParameterError or CovarianceError where a strength makes a factor improper;
     UnsupportedError for potentials that only state what is shared, and for ones of other kinds.
+
+    `strengths` are ``{factor: strength}``.
+
+    >>> import pgm_sync as ps
+    >>> rescaled(ps.chain_graph(2, 1, ps.Correlation(0.8)), {(0, 1): 0.5}).potential((0, 1)).rho
+    0.4
     """
     changed: dict[Name, Potential] = {}
     gone: list[Name] = []
@@ -110,18 +116,31 @@ def strength_range(model: JointModel, factor: Name) -> tuple[float, float]:
 
 
 class Change(NamedTuple):
-    """How one trajectory's joint denoised mean moves when a factor's strength changes."""
+    """How one trajectory's joint denoised mean moves when a factor's strength changes.
 
-    factor: Name
-    strength: float
-    log_snr: float
-    trajectory: Name
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).model
+    >>> row = changes(model, drawn_states(model, snr=1.0), {(0, 1): 0.0})[0]
+    >>> row.factor, row.strength, abs(row.change - row.correction) < 1e-6  # the only factor, cut: nothing is corrected
+    ((0, 1), 0.0, True)
+    """
+
+    factor: Name  # of the graph
+    strength: float  # 1 as it is, 0 cut
+    log_snr: float  # natural logarithm of alpha^2 / sigma^2
+    trajectory: Name  # whose mean moves
     change: float  # length of the change in feature space, content units
     correction: float  # length of the correction that joint denoising makes with all factors as they are
 
 
 class ChangeTable(Table[Change]):
-    """Rows of `changes`."""
+    """Rows of `changes`; prints as a table.
+
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(3, 1, ps.Correlation(0.8))).model
+    >>> len(changes(model, drawn_states(model, snr=1.0), {(0, 1): 0.5}))  # a row per trajectory
+    3
+    """
 
     head = ("factor", "strength", "log snr", "trajectory", "change", "correction")
 
@@ -146,14 +165,33 @@ class States(NamedTuple):
 
 
 def drawn_states(model: JointModel, snr: float, seed: int = 0) -> States:
-    """Noisy states of one draw of the model itself, and each trajectory's own Gaussian mean given its own."""
+    """Noisy states of one draw of the `model` itself, and each trajectory's own Gaussian mean given its own.
+
+    At a signal-to-noise ratio `snr` > 0, from `seed`.
+
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).model
+    >>> drawn = drawn_states(model, snr=1.0)
+    >>> bool((2 * drawn.own - drawn.noisy).abs().max() < 1e-9)  # of N(0, 1) and noise of variance 1, half of the state
+    True
+    """
     content, noise = model.draw(torch.Generator().manual_seed(seed))
     noisy = (content + noise / math.sqrt(snr)) * model.visible
     return States(snr, model.own_means(snr, noisy), noisy)
 
 
 def changes(model: JointModel, states: States, strengths: Mapping[Name, float]) -> ChangeTable:
-    """Each factor's strength changed by itself: how far every trajectory's joint mean moves (Eq. 6)."""
+    """Each factor's strength changed by itself: how far every trajectory's joint mean moves (Eq. 6).
+
+    `model` is `Inspection.model`, `states` what `drawn_states` gives, `strengths` are ``{factor: strength}``, 0 cuts
+    it.
+
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).model
+    >>> table = changes(model, drawn_states(model, snr=1.0), {(0, 1): 1.0})
+    >>> [round(row.change, 6) for row in table]  # a strength of 1 is what it has
+    [0.0, 0.0]
+    """
     full = model.solve(*states)
     rows = []
     for factor, strength in strengths.items():

@@ -12,21 +12,33 @@ from .edges import edge_name
 
 
 class Difference(NamedTuple):
-    """One mode of one factor in two tables; an interval that excludes 0 is a difference beyond chance."""
+    """One mode of one factor in two tables; an interval that excludes 0 is a difference beyond chance.
 
-    factor: Name
-    first: Name
-    second: Name
-    mode: str
+    >>> import pgm_sync as ps
+    >>> tables = [ps.correlations(ps.chain_graph(2, 1, ps.Correlation(rho))) for rho in (0.8, 0.5)]
+    >>> round(difference(*tables)[0].difference, 3)
+    0.3
+    """
+
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # the other
+    mode: str  # as the maps label it
     rho: float  # in the first table; nan where it has no such row
     other: float  # in the second
     difference: float  # rho - other
     low: float  # 95 % interval of the difference; nan where an interval is missing
-    high: float
+    high: float  # its upper end
 
 
 class DifferenceTable(Table[Difference]):
-    """Rows of `difference`; ``only_first`` and ``only_second`` name factors that one table has."""
+    """`rows` of `difference`; `only_first` and `only_second` name factors that one table has.
+
+    >>> import pgm_sync as ps
+    >>> tables = [ps.correlations(ps.chain_graph(n, 1, ps.Correlation(0.8))) for n in (3, 2)]
+    >>> difference(*tables).only_first
+    [(1, 2)]
+    """
 
     head = ("factor", "ends", "mode", "rho", "other", "difference", "95 % interval")
 
@@ -60,6 +72,14 @@ def difference(first: Iterable[Any], second: Iterable[Any]) -> DifferenceTable:
     References
     ----------
     G. Y. Zou, "Toward using confidence intervals to compare correlations", Psychological Methods 12, 2007.
+
+    `first` and `second` are what `ps.correlations` returns of two graphs.
+
+    >>> import pgm_sync as ps
+    >>> tables = [ps.correlations(ps.chain_graph(2, 1, ps.Correlation(rho))) for rho in (0.8, 0.5)]
+    >>> difference(*tables)
+    factor  ends   mode           rho     other   difference  95 % interval
+    0 – 1   0 - 1  every element  +0.800  +0.500  +0.300
     """
     left, right = ({_key(row): row for row in table} for table in (first, second))
     rows = []

@@ -23,19 +23,29 @@ KINDS = {
 
 
 class FactorRow(NamedTuple):
-    """One factor."""
+    """One factor.
 
-    factor: Name
-    ends: tuple[Name, ...]
+    >>> import pgm_sync as ps
+    >>> ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).factors[0].kind
+    'given'
+    """
+
+    factor: Name  # its name
+    ends: tuple[Name, ...]  # its scope
     kind: str  # a key of KINDS
-    potential: str
+    potential: str  # as it prints
     mode: str  # the mode that carries most information; "" without correlations
     rho: float  # its correlation; nan without
     mutual_information: float  # nats, all modes together; nan without
 
 
 class FactorTable(Table[FactorRow]):
-    """Rows of `factor_table`."""
+    """Rows of `factor_table`; prints as a table.
+
+    >>> import pgm_sync as ps
+    >>> [row.ends for row in ps.inspect(ps.chain_graph(3, 1, ps.Correlation(0.8))).factors]
+    [(0, 1), (1, 2)]
+    """
 
     head = ("factor", "ends", "kind", "potential", "leading mode", "rho", "nats")
 
@@ -68,7 +78,13 @@ def kind(graph: FactorGraph, factor: Name) -> str:
 
 
 def factor_table(graph: FactorGraph, table: CorrelationTable) -> FactorTable:
-    """Every factor of the graph, in order."""
+    """Every factor of the `graph`, in order; `table` is ``ps.correlations(graph)``.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(2, 1, ps.Correlation(0.8))
+    >>> factor_table(graph, ps.correlations(graph))[0].rho
+    0.8
+    """
     edges = by_edge(table)
     rows = []
     for factor in graph.factors:

@@ -16,7 +16,13 @@ INK = (34, 34, 34)
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, int, int] | None:
-    """``(C, H, W)`` of contents that are pictures, or None: (H, W), (1, H, W) or (3, H, W), no side of length 1."""
+    """``(C, H, W)`` of contents of a `shape` that are pictures, or None.
+
+    Pictures are (H, W), (1, H, W) or (3, H, W), no side of length 1.
+
+    >>> image_shape((12, 48)), image_shape((3, 12, 48)), image_shape((4, 32))
+    ((1, 12, 48), (3, 12, 48), (1, 4, 32))
+    """
     full = (1, *shape) if len(shape) == 2 else tuple(shape)
     if len(full) != 3 or full[0] not in (1, 3) or min(full[1:]) < 2:
         return None

@@ -91,15 +91,21 @@ def inspect(
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What `inspect` found; computed when first asked for."""
+    """What `inspect` found; computed when first asked for.
 
-    graph: FactorGraph
-    title: str
-    settings: dict[str, Any]
-    recording: Recording | None = None
-    other: Inspection | None = None
-    names: tuple[str, str] = ("this", "other")
-    command: str = ""
+    >>> import pgm_sync as ps
+    >>> seen = ps.inspect(ps.chain_graph(3, 1, ps.Correlation(0.8)))
+    >>> seen.correlations[0].rho, round(seen.partial[0].partial, 3), seen.notes
+    (0.8, 0.625, [])
+    """
+
+    graph: FactorGraph  # what was inspected
+    title: str  # of the page
+    settings: dict[str, Any]  # how it was asked
+    recording: Recording | None = None  # of a run, where there is one
+    other: Inspection | None = None  # what it is compared with
+    names: tuple[str, str] = ("this", "other")  # of the two
+    command: str = ""  # how to make the page again
 
     # ---- numbers -----------------------------------------------------------------------------------------
 

@@ -76,7 +76,14 @@ class Term(NamedTuple):
 class JointModel:
     """``Lambda(snr) = blockdiag(C_i^{-1}) + K + snr (R^{-1} - I)`` with surrogate C_i (Eq. 5 and 5').
 
-    P features: those of the coupled trajectories in order, then the elements of hidden variables.
+    P features: those of the coupled trajectories in order, then the elements of hidden variables. Where a method takes
+    `strengths`, ``{factor: strength}``, 1 is a factor as it is and 0 cuts it (None: all as they are).
+
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).model
+    >>> model.precision(snr=1.0).inverse().round(decimals=3)  # of (Sigma^{-1} + snr I)
+    tensor([[0.4050, 0.2380],
+            [0.2380, 0.4050]], dtype=torch.float64)
     """
 
     graph: FactorGraph  # over features
@@ -88,7 +95,7 @@ class JointModel:
     constant: Tensor  # (P, P) priors of hidden variables, evidence
     constant_eta: Tensor  # (P,)
     visible: Tensor  # (P,) 1 for trajectories, 0 for hidden variables
-    noise: FeatureNoise | None
+    noise: FeatureNoise | None  # correlated noise (Eq. 5'); None: independent
     one_for_all: bool  # each feature stands for every element: the potentials treat them alike
     _cuts: dict[Name, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -132,7 +139,10 @@ class JointModel:
 
     @staticmethod
     def add(term: Term, precision: Tensor, eta: Tensor, strength: float = 1.0, sign: int = 1) -> None:
-        """Add what a factor says to a precision ``(P, P)`` and eta ``(P,)``, or take it away, in place."""
+        """Add what the factor `term` says to a `precision` ``(P, P)`` and `eta` ``(P,)``, in place.
+
+        At a `strength`; with `sign` -1 it is taken away.
+        """
         own, own_eta = term.information(strength)
         if term.rows is not None:
             own, own_eta = term.rows.T @ own @ term.rows, own_eta @ term.rows
@@ -180,7 +190,7 @@ class JointModel:
     def solve(
         self, snr: float, own: Tensor, noisy: Tensor, strengths: Mapping[Name, float] | None = None
     ) -> Tensor:
-        """Joint means ``(*batch, P)`` from own means and ``x_t / alpha``, both ``(*batch, P)`` (Eq. 6).
+        """Joint means ``(*batch, P)`` from `own` means and `noisy`, ``x_t / alpha``, both ``(*batch, P)`` (Eq. 6).
 
         Entries of hidden variables are not read. Raises ImproperGraphError where Lambda is not positive definite.
         """
@@ -195,14 +205,17 @@ class JointModel:
         return torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
 
     def own_means(self, snr: float, noisy: Tensor) -> Tensor:
-        """Each trajectory's own Gaussian mean given ``x_t / alpha`` ``(*batch, P)`` (Eq. 4, surrogate)."""
+        """Each trajectory's own Gaussian mean given `noisy`, ``x_t / alpha`` ``(*batch, P)`` (Eq. 4, surrogate)."""
         unary = self.own + torch.diag(torch.where(self.visible > 0, snr, 1.0))
         return torch.linalg.solve(unary, (self.own_eta + snr * noisy * self.visible).unsqueeze(-1)).squeeze(
             -1
         )
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A content of the model and noise of covariance R, ``(P,)``: ``x_t / alpha = content + noise / snr^.5``."""
+        """A content of the model and noise of covariance R, ``(P,)``, from `generator`.
+
+        ``x_t / alpha = content + noise / snr^.5``.
+        """
         white = torch.randn(2, self.size, generator=generator, dtype=torch.float64)
         factor = torch.linalg.cholesky(self.prior())
         mean = torch.cholesky_solve((self.own_eta + self.coupling()[1]).unsqueeze(-1), factor).squeeze(-1)

@@ -117,7 +117,7 @@ class LiveView:
             self.close()
 
     def render(self, state: Any) -> Any:
-        """What is shown of one state, something that rich prints."""
+        """What is shown of one `state`, something that rich prints."""
         text = optional("rich.text", "LiveView").Text
         parts = [text(self._title(state), style="bold")]
         if self._pairs:

@@ -20,9 +20,16 @@ LOG_SNR = [0.4 * k - 8 for k in range(41)]  # from states that are noise to stat
 
 
 class LevelRow(NamedTuple):
-    """One factor at one noise level."""
+    """One factor at one noise level.
 
-    factor: Name
+    >>> import pgm_sync as ps
+    >>> levels = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).levels
+    >>> noisiest = levels.of((0, 1))[0]
+    >>> round(noisiest.rho, 1)  # with noise alone, the correlation of the contents
+    0.8
+    """
+
+    factor: Name  # of the graph
     log_snr: float  # natural logarithm of alpha^2 / sigma^2
     rho: float  # posterior correlation of the mode that carries most information in the prior
     mutual_information: float  # nats between its ends given the noisy states, all modes
@@ -30,7 +37,13 @@ class LevelRow(NamedTuple):
 
 
 class LevelTable(Table[LevelRow]):
-    """Rows of `noise_levels`; ``modes[factor]`` is ``(levels, modes)``, posterior correlations mode by mode."""
+    """`rows` of `noise_levels` at every `log_snr`; ``modes[factor]`` is ``(levels, modes)``, correlations mode by mode.
+
+    >>> import pgm_sync as ps
+    >>> levels = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).levels
+    >>> levels.modes[0, 1].shape == (len(levels.log_snr), 1)
+    True
+    """
 
     head = ("factor", "log snr", "rho", "nats", "movement")
 
@@ -57,6 +70,14 @@ def noise_levels(model: JointModel, log_snr: Iterable[float] | None = None) -> L
     joint denoised means (Eq. 6) of all trajectories move if the factor is cut, over the root mean square deviation of
     the contents of its ends. It fades at both ends: with much noise the means know nothing to pass on, with little
     noise nobody needs it. NaN where Eq. 5 is improper without the factor.
+
+    `model` is `Inspection.model`; `log_snr` are natural logarithms of the signal-to-noise ratio (None: a range that
+    covers what happens).
+
+    >>> import pgm_sync as ps
+    >>> model = ps.inspect(ps.chain_graph(2, 1, ps.Correlation(0.8))).model
+    >>> [round(row.rho, 3) for row in noise_levels(model, log_snr=[-9.0, 0.0])]  # 0.8 / (snr (1 - 0.8**2) + 1)
+    [0.8, 0.588]
     """
     levels = LOG_SNR if log_snr is None else list(log_snr)
     prior = _inverse(model.prior())

@@ -18,12 +18,18 @@ from .surrogate import Surrogate
 
 
 class PartialCorrelation(NamedTuple):
-    """One mode between two ends of a factor, under the joint model."""
+    """One mode between two ends of a factor, under the joint model.
 
-    factor: Name
-    first: Name
-    second: Name
-    mode: str
+    >>> import pgm_sync as ps
+    >>> row = ps.partial_correlations(ps.chain_graph(2, 1, ps.Correlation(0.8)))[0]
+    >>> round(row.rho, 3), round(row.partial, 3)  # of two nodes, there is no other
+    (0.8, 0.8)
+    """
+
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # the other
+    mode: str  # as the maps label it
     rho: float  # correlation
     partial: float  # correlation given all other nodes
     mutual_information: float  # nats, -log(1 - partial^2) / 2: what this edge alone brings (Eq. 3)
@@ -49,7 +55,7 @@ class PartialCorrelationTable(Table[PartialCorrelation]):
 
 
 def partial_correlations(graph: FactorGraph) -> PartialCorrelationTable:
-    """Correlation of matching modes between the ends of every factor, before and after all other nodes are known.
+    """Correlation of matching modes between the ends of a `graph`'s factors, before and after others are known.
 
     Read from the joint prior g of `graph`: given the others, two nodes have the inverse of their block of ``Sigma^{-1}`` as
     covariance. The partial correlation is 0 exactly where an edge is superfluous, however large the correlation that

@@ -213,7 +213,12 @@ def draw_images(pictures: Mapping[str, Tensor], columns: int = 2) -> Figure:
 def draw_noise_levels(table: LevelTable, most: int = 6) -> Figure:
     """Curves over the noise level: movement if a factor were cut, and posterior correlation of its leading mode.
 
-    The `most` factors that move most have colours and names, the others are thin.
+    The `most` factors of the `table` that move most have colours and names, the others are thin.
+
+    >>> import pgm_sync as ps
+    >>> figure = draw_noise_levels(ps.inspect(ps.chain_graph(3, 1, ps.Correlation(0.8))).levels)
+    >>> len(figure.axes)
+    2
 
     Raises MissingPackageError without matplotlib, ShapeError on an empty table.
     """
@@ -239,7 +244,15 @@ def draw_noise_levels(table: LevelTable, most: int = 6) -> Figure:
 
 
 def draw_steps(recording: Recording) -> Figure:
-    """Correction of every trajectory, and pull of every factor, root mean squares step by step.
+    """Correction of every trajectory, and pull of every factor, root mean squares step by step of a `recording`.
+
+    >>> import pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> recorder = ps.Recorder(graph)
+    >>> _ = [recorder(state) for state in ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 5)]
+    >>> len(draw_steps(recorder.recording).axes)
+    2
 
     Raises MissingPackageError without matplotlib, ShapeError on an empty recording.
     """
@@ -267,6 +280,13 @@ def draw_difference(
     table: DifferenceTable, names: tuple[str, str] = ("this", "other"), most: int = 30, ax: Axes | None = None
 ) -> Axes:
     """The largest differences between two correlation tables, with their 95 % intervals where known.
+
+    `table` is a `DifferenceTable`; `names` are those of the two; `most` rows are drawn, on `ax`, by default new axes.
+
+    >>> import pgm_sync as ps
+    >>> seen = ps.inspect(*(ps.chain_graph(2, 1, ps.Correlation(rho)) for rho in (0.8, 0.5)))
+    >>> draw_difference(seen.difference).get_xlabel()
+    'correlation in this minus other'
 
     Raises MissingPackageError without matplotlib, ShapeError where the tables share no row.
     """

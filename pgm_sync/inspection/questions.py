@@ -28,9 +28,15 @@ LARGEST = 3000  # coupled features together that are looked at as one matrix
 
 
 class Influence(NamedTuple):
-    """What one node does to another."""
+    """What one node does to another; a row of `influence`.
 
-    name: Name
+    >>> import pgm_sync as ps
+    >>> strongest = ps.influence(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, snr=0.0)[0]
+    >>> strongest.name, round(strongest.strength, 3), strongest.factors
+    (1, 0.8, 1)
+    """
+
+    name: Name  # of the other node
     strength: float  # of d m_joint / d m_name, in standard deviations of the prior; nan for hidden variables
     mutual_information: float  # nats between the clean contents once all noisy states are known
     prior_information: float  # nats between the clean contents under the joint model
@@ -231,7 +237,11 @@ def _given_information(
 
 
 def without(graph: FactorGraph, *factors: Name) -> FactorGraph:
-    """A copy of the graph that lacks some factors; all nodes stay.
+    """A copy of the `graph` that lacks some `factors`; all nodes stay.
+
+    >>> import pgm_sync as ps
+    >>> ps.without(ps.ring_graph(4, 1, ps.Correlation(0.2)), (0, 1))
+    FactorGraph(4 trajectories, 3 factors)
 
     >>> import pgm_sync as ps
     >>> rest = ps.without(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1))
@@ -248,16 +258,27 @@ def without(graph: FactorGraph, *factors: Name) -> FactorGraph:
 
 
 class Changed(NamedTuple):
-    """Two nodes with and without a factor."""
+    """Two nodes with and without a factor; a row of `Removal.correlations`.
 
-    first: Name
-    second: Name
+    >>> import pgm_sync as ps
+    >>> row = ps.removal(ps.chain_graph(2, 1, ps.Correlation(0.8)), (0, 1)).correlations[0]
+    >>> round(row.before, 3), round(row.after, 3)
+    (0.8, 0.0)
+    """
+
+    first: Name  # one node
+    second: Name  # the other
     before: float  # largest canonical correlation given the noisy states, with the factor
     after: float  # without it
 
 
 class ChangedTable(Table[Changed]):
-    """Correlations with and without a factor, those that change most first."""
+    """Correlations with and without a factor, those that change most first; prints as a table.
+
+    >>> import pgm_sync as ps
+    >>> len(ps.removal(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1)).correlations)  # pairs of nodes
+    3
+    """
 
     head = ("nodes", "with", "without")
 

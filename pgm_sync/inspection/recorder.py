@@ -32,7 +32,11 @@ MEBIBYTE = 2**20
 
 
 class Images(NamedTuple):
-    """Which contents a `Recorder` keeps."""
+    """Which contents a `Recorder` keeps.
+
+    >>> Images(kinds=("joint",), samples=(0, 1)).steps
+    10
+    """
 
     kinds: Collection[str] = ("denoised", "joint", "correction", "disagreement")  # or "noisy", "next"
     samples: Collection[int] = (0,)  # of the joint samples
@@ -85,6 +89,15 @@ class Recorder:
     Raises ParameterError, UnknownNameError on what it does not know; RecordingError where not even one step of
     contents fits the budget, the folder holds a recording, or a second run starts; SavedFileError for a folder and
     names that cannot be saved.
+
+    >>> import pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
+    >>> recorder = ps.Recorder(graph, images=None)
+    >>> for state in ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 5):
+    ...     recorder(state)
+    >>> recorder.recording.step.tolist(), recorder.recording.complete
+    ([0, 1, 2, 3, 4], True)
     """
 
     def __init__(

@@ -147,7 +147,11 @@ def _factor_square(graph: FactorGraph, places: Layout, factor: Name, edge: Edge 
 
 
 def sign_path(rho: float) -> str:
-    """A plus or a minus, so that the sign does not rest on colour alone."""
+    """A plus or a minus for a correlation `rho`, so that the sign does not rest on colour alone.
+
+    >>> sign_path(-0.5)
+    'M-3.5 0H3.5'
+    """
     return "M-3.5 0H3.5" + ("M0 -3.5V3.5" if rho > 0 else "")
 
 

@@ -93,7 +93,8 @@ def amplification(
 
     Of zero mean and of `variance`, both alike and shown in full. DDIM then multiplies a state by
     ``a = (alpha alpha' variance + sigma sigma') / (alpha^2 variance + sigma^2)``, with alpha' and sigma' those of the
-    next level, and the pull takes G of the difference away: ``a - G``, or ``a - G / (1 + G)``. The product of all
+    next level, and the pull takes G of the difference away: ``a - G``, or ``a - G / (1 + G)``, by its `form` and
+    `strength` at each of the `num_inference_steps` of the `scheduler`. The product of all
     is what is left of the difference between two noises; the explicit update diverges where it is large. With
     strength 0, what DDIM makes of one trajectory. `scheduler`, `num_inference_steps`, `strength` and `form` are those
     of `sample_syncsde`.

@@ -48,6 +48,8 @@ def invert(
         as `sample` takes them; the scheduler must be deterministic, and is not changed.
     contents
         ``{carrier: (n, *shape)}``: of every trajectory without a canvas, and of canvases.
+    graph, denoisers, scheduler, num_inference_steps, progress
+        as for `sample`.
     posterior_covariance, conditions
         those that `sample` will be given; the reverse is that of its own joint denoiser.
     tolerance

@@ -67,7 +67,7 @@ def test_a_graph_is_drawn_and_listed():
     assert page.counts["svg"] == 1
     assert page.counts["circle"] == 4
     assert page.counts["tr"] == 9
-    assert text(page).count("rho=-0.3") == 9  # listed, and at its edge and its square
+    assert text(page).count("rho=-0.3") == 3 * 4  # every factor: listed, at its edge, at its square
 
 
 def test_names_are_escaped():

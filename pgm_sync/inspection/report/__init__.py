@@ -42,12 +42,21 @@ STEPS = (
 
 
 class Other(NamedTuple):
-    """What a graph is compared with."""
+    """What a graph is compared with, for `report`; `inspect` makes one of a second thing.
+
+    >>> import pgm_sync as ps
+    >>> from pgm_sync.inspection.difference import difference
+    >>> graphs = [ps.chain_graph(2, 1, ps.Correlation(rho)) for rho in (0.8, 0.5)]
+    >>> tables = [ps.correlations(graph) for graph in graphs]
+    >>> other = Other(("this", "weaker"), graphs[1], tables[1], difference(*tables))
+    >>> "weaker" in report("Two graphs", graph=graphs[0], table=tables[0], other=other)
+    True
+    """
 
     names: tuple[str, str]  # of this one and of the other
-    graph: FactorGraph
-    table: Sequence[Any]
-    difference: DifferenceTable
+    graph: FactorGraph  # the other one
+    table: Sequence[Any]  # its correlations
+    difference: DifferenceTable  # of the two tables
 
 
 def report(
@@ -66,12 +75,19 @@ def report(
     recording: Recording | None = None,
     other: Other | None = None,
 ) -> str:
-    """The page. Parts that are not given are left out.
+    """The page, as one self-contained HTML text. Parts that are not given are left out.
 
+    `title` and `lead` head it; `sheets` and `metrics` show and measure methods; `graph` is drawn.
     `table` is what ``ps.correlations(fitted)`` returns; `timing` gives seconds by row and part; `parameters` groups of
     names and values; `command` how to make the same page again. `model` and `levels` of the same graph add curves by
     noise level and counterfactuals, `partial` the correlations given all other nodes, `recording` the steps of a run;
     `other` is compared with.
+
+    >>> import pgm_sync as ps
+    >>> graph = ps.chain_graph(3, (1,), ps.Correlation(0.8))
+    >>> page = report("Three windows", graph=graph, table=ps.correlations(graph))
+    >>> page.lower().startswith("<!doctype html>"), "<svg" in page
+    (True, True)
 
     Raises NotFiniteError, ShapeError on pictures that are none.
     """

@@ -13,11 +13,16 @@ from ..images import picture, png
 
 
 class Sheet(NamedTuple):
-    """Pictures of one method."""
+    """Pictures of one method, for `report`.
 
-    name: str
+    >>> import torch
+    >>> Sheet("learned", torch.zeros(4, 3, 12, 48), caption="five windows").images.shape
+    torch.Size([4, 3, 12, 48])
+    """
+
+    name: str  # of the method
     images: Tensor  # (n, C, H, W), values in [0, 1]
-    caption: str = ""
+    caption: str = ""  # under the pictures
     windows: Sequence[tuple[float, float]] = ()  # left and right end of each window, as shares of the width
 
 
