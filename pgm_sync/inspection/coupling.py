@@ -26,14 +26,16 @@ class Coupling(NamedTuple):
     """What one factor does between two of its ends at one noise level.
 
     >>> import pgm_sync as ps
-    >>> (row,) = ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), 0.0)
-    >>> row.factor, round(row.prior, 3), round(row.posterior, 3), round(row.strength, 3)  # all of it acts on noise
-    ((0, 1), 0.8, 0.8, 0.8)
+    >>> pure_noise, noisy = ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [0.0, 1.0])
+    >>> round(pure_noise.posterior, 3), round(pure_noise.strength, 3)  # all of the correlation acts
+    (0.8, 0.8)
+    >>> round(noisy.prior, 3), round(noisy.posterior, 3)  # 0.8 / (snr (1 - 0.8**2) + 1)
+    (0.8, 0.588)
     """
 
-    factor: Name
-    first: Name  # an end of the factor
-    second: Name  # another end
+    factor: Name  # of the graph
+    first: Name  # one end
+    second: Name  # another
     mode: str  # its label, or "all modes" together
     snr: float  # ``alpha^2 / sigma^2``
     prior: float  # correlation of the clean contents under the joint model: the limit of `posterior` at snr 0
@@ -43,7 +45,7 @@ class Coupling(NamedTuple):
 
 
 class CouplingTable(Table[Coupling]):
-    """Rows of `coupling`, one noise level after the other.
+    """Rows of `coupling`, one noise level after the other; prints as a table.
 
     >>> import pgm_sync as ps
     >>> ps.coupling(ps.chain_graph(3, 1, ps.Correlation(0.8)), [0.0, 1.0])

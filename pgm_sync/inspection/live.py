@@ -47,7 +47,7 @@ class LiveView:
     >>> from diffusers import DDIMScheduler
     >>> graph, own = ps.chain_graph(2, 1, ps.Correlation(0.8)), ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
     >>> from rich.console import Console
-    >>> view = ps.LiveView(graph, enabled=True, console=Console(width=60))
+    >>> view = ps.LiveView(graph, enabled=True, console=Console(width=60, force_terminal=False))
     >>> result = ps.sample(graph, own, DDIMScheduler(clip_sample=False), 10, on_step=view, progress=False)
     step 10 of 10    snr 1e+04
     factor  correlation that acts     acts    of

@@ -36,7 +36,7 @@ class PartialCorrelation(NamedTuple):
 
 
 class PartialCorrelationTable(Table[PartialCorrelation]):
-    """Rows of `partial_correlations`.
+    """Rows of `partial_correlations`; prints as a table.
 
     >>> import pgm_sync as ps
     >>> ps.partial_correlations(ps.chain_graph(3, 1, ps.Correlation(0.8)))
@@ -57,7 +57,7 @@ class PartialCorrelationTable(Table[PartialCorrelation]):
 def partial_correlations(graph: FactorGraph) -> PartialCorrelationTable:
     """Correlation of matching modes between the ends of a `graph`'s factors, before and after others are known.
 
-    Read from the joint prior g of `graph`: given the others, two nodes have the inverse of their block of ``Sigma^{-1}`` as
+    Read from the joint prior g: given the others, two nodes have the inverse of their block of ``Sigma^{-1}`` as
     covariance. The partial correlation is 0 exactly where an edge is superfluous, however large the correlation that
     runs along other paths. Factors whose ends see different numbers of modes are left out.
 

@@ -34,7 +34,7 @@ class StepRecord(NamedTuple):
     (9, 0.0, 10, [(0, 1)])
     """
 
-    step: int
+    step: int  # counts from 0
     timestep: float  # of the scheduler
     alpha: float  # signal scale
     sigma: float  # noise scale

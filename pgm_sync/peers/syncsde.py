@@ -96,8 +96,7 @@ def amplification(
     next level, and the pull takes G of the difference away: ``a - G``, or ``a - G / (1 + G)``, by its `form` and
     `strength` at each of the `num_inference_steps` of the `scheduler`. The product of all
     is what is left of the difference between two noises; the explicit update diverges where it is large. With
-    strength 0, what DDIM makes of one trajectory. `scheduler`, `num_inference_steps`, `strength` and `form` are those
-    of `sample_syncsde`.
+    strength 0, what DDIM makes of one trajectory.
 
     >>> from diffusers import DDIMScheduler
     >>> left = amplification(DDIMScheduler(timestep_spacing="trailing"), 5)

@@ -44,12 +44,10 @@ def invert(
 
     Parameters
     ----------
-    graph, denoisers, scheduler, num_inference_steps
-        as `sample` takes them; the scheduler must be deterministic, and is not changed.
     contents
         ``{carrier: (n, *shape)}``: of every trajectory without a canvas, and of canvases.
     graph, denoisers, scheduler, num_inference_steps, progress
-        as for `sample`.
+        as for `sample`; the scheduler must be deterministic, and is not changed.
     posterior_covariance, conditions
         those that `sample` will be given; the reverse is that of its own joint denoiser.
     tolerance
