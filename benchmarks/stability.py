@@ -202,7 +202,9 @@ def strengthened(fitted: ps.FactorGraph, rho: float) -> ps.FactorGraph:
 
 
 def _short(x: float) -> str:
-    return "diverged" if not math.isfinite(x) else f"{x:.0e}".replace("e+", "e") if x >= 1000 else f"{x:.2g}"
+    if not math.isfinite(x):
+        return "diverged"
+    return f"{x:.0e}".replace("e+", "e") if x >= 1000 else f"{x:.0f}" if x >= 10 else f"{x:.2g}"
 
 
 def shown(sweep: Sweep, sizes: Mapping[tuple[int, float], Size]) -> str:
@@ -229,7 +231,7 @@ def draw(sweeps: list[tuple[Sweep, Mapping[tuple[int, float], Size]]], columns: 
         image = ax.imshow(powers, cmap=colours, vmin=-1, vmax=5, aspect="auto")
         for i, row in enumerate(values):
             for j, v in enumerate(row):
-                text = "∞" if not math.isfinite(v) else f"$10^{{{math.log10(v):.0f}}}$" if v >= 1000 else f"{v:.2g}"
+                text = f"$10^{{{math.log10(v):.0f}}}$" if 1000 <= v < math.inf else _short(v)
                 ink = "white" if powers[i][j] > 2.5 else "#1d1d1b"
                 ax.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
         ax.set_xticks(range(len(sweep.strengths)), [f"{s:g}" for s in sweep.strengths], fontsize=8.5)
