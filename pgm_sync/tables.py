@@ -15,22 +15,31 @@ MOST_ROWS = 100  # that a notebook shows
 
 
 def in_notebook(kind: str, shown: Any) -> str:
-    """HTML of what is `shown` by the function of `inspection.notebook` that is called `kind`.
+    """HTML of what is `shown`, by the function of `inspection.notebook` that is named `kind`.
 
     That module stands above all that it shows, so it is looked up when a notebook asks, and not imported.
 
     >>> import pgm_sync as ps
-    >>> "chain" not in in_notebook("graph", ps.chain_graph(2, (1,), ps.Correlation(0.8)))
+    >>> in_notebook("graph", ps.chain_graph(2, 1)).startswith("<style>")
     True
     """
     return getattr(import_module("pgm_sync.inspection.notebook"), kind)(shown)
 
 
 def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> Any:
-    """A pandas DataFrame of `rows`, one dictionary each, with these `columns` (None: all).
+    """A pandas DataFrame of one dictionary per row.
 
-    >>> frame([{"rho": 0.8, "nats": 0.51}], columns=["rho"]).to_dict("list")
-    {'rho': [0.8]}
+    Parameters
+    ----------
+    rows
+        dictionaries by column; values that a row lacks are NaN.
+    columns
+        their order, and what a table without rows has; by default as the rows have them.
+
+    >>> frame([{"edge": "0 - 1", "rho": 0.8}, {"edge": "1 - 2", "rho": 0.5}])
+        edge  rho
+    0  0 - 1  0.8
+    1  1 - 2  0.5
 
     Raises MissingPackageError without pandas.
     """

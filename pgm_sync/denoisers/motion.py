@@ -68,7 +68,7 @@ class MotionDenoiser(PredictingDenoiser):
         return f"MotionDenoiser({type(self.model).__name__}, shape={self.shape})"
 
     def predict(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """What the model predicts of `noisy` ``(*batch, features, frames)``, in that shape."""
+        """What the model predicts of `noisy` states ``(*batch, features, frames)``, in that shape."""
         batch = check_noisy(self, noisy)
         if level.timestep is None:
             raise ParameterError(

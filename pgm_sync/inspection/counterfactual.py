@@ -24,21 +24,19 @@ TOLERANCE = 1e-3
 
 
 def rescaled(graph: FactorGraph, strengths: Mapping[Name, float]) -> FactorGraph:
-    """A copy of the graph with factors weaker or stronger: 1 as they are, 0 cut.
+    """A copy of the `graph` with factors weaker or stronger: `strengths` by factor, 1 as it is, 0 cut.
 
     The correlation between the ends of a `Correlation` or `JointGaussian` is multiplied, every end's own marginal
     stays. `Attraction` and `Quadratic` are multiplied as they are. Factors that were fitted together on a graph with
     loops (Eq. 14) become one: without one of them it is the maximum-likelihood model of what the others say, see
     `JointModel.cut`.
 
-    Raises UnknownNameError; ParameterError or CovarianceError where a strength makes a factor improper;
-    UnsupportedError for potentials that only state what is shared, and for ones of other kinds.
-
-    `strengths` are ``{factor: strength}``.
-
     >>> import pgm_sync as ps
     >>> rescaled(ps.chain_graph(2, 1, ps.Correlation(0.8)), {(0, 1): 0.5}).potential((0, 1)).rho
     0.4
+
+    Raises UnknownNameError; ParameterError or CovarianceError where a strength makes a factor improper;
+    UnsupportedError for potentials that only state what is shared, and for ones of other kinds.
     """
     changed: dict[Name, Potential] = {}
     gone: list[Name] = []

@@ -26,16 +26,18 @@ class Coupling(NamedTuple):
     """What one factor does between two of its ends at one noise level.
 
     >>> import pgm_sync as ps
-    >>> row = ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [1.0])[0]
-    >>> round(row.prior, 3), round(row.posterior, 3)  # 0.8 / (snr (1 - 0.8**2) + 1)
+    >>> pure_noise, noisy = ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [0.0, 1.0])
+    >>> round(pure_noise.posterior, 3), round(pure_noise.strength, 3)  # all of the correlation acts
+    (0.8, 0.8)
+    >>> round(noisy.prior, 3), round(noisy.posterior, 3)  # 0.8 / (snr (1 - 0.8**2) + 1)
     (0.8, 0.588)
     """
 
     factor: Name  # of the graph
     first: Name  # one end
-    second: Name  # the other
-    mode: str  # as the maps label it
-    snr: float  # of the states
+    second: Name  # another
+    mode: str  # its label, or "all modes" together
+    snr: float  # ``alpha^2 / sigma^2``
     prior: float  # correlation of the clean contents under the joint model: the limit of `posterior` at snr 0
     posterior: float  # correlation of x_0 given the noisy states (Eq. 5)
     noise: float  # correlation of the noise (Eq. 5'): the limit of `posterior` at large snr, 0 for independent noise
@@ -46,8 +48,12 @@ class CouplingTable(Table[Coupling]):
     """Rows of `coupling`, one noise level after the other; prints as a table.
 
     >>> import pgm_sync as ps
-    >>> [row.snr for row in ps.coupling(ps.chain_graph(2, 1, ps.Correlation(0.8)), [0.01, 1.0])]
-    [0.01, 1.0]
+    >>> ps.coupling(ps.chain_graph(3, 1, ps.Correlation(0.8)), [0.0, 1.0])
+    factor  ends   mode       snr  prior   posterior  strength
+    0 – 1   0 - 1  all modes  0    +0.800  +0.800     +0.800
+    1 – 2   1 - 2  all modes  0    +0.800  +0.800     +0.800
+    0 – 1   0 - 1  all modes  1    +0.800  +0.555     +0.400
+    1 – 2   1 - 2  all modes  1    +0.800  +0.555     +0.400
     """
 
     head = ("factor", "ends", "mode", "snr", "prior", "posterior", "strength")

@@ -66,20 +66,19 @@ class DifferenceTable(Table[Difference]):
 def difference(first: Iterable[Any], second: Iterable[Any]) -> DifferenceTable:
     """Rows of the same factor, ends and mode of two correlation tables, and what only one of them has.
 
+    `first` and `second` are what `correlations` returns of two graphs.
     The interval of a difference follows from the two intervals by the method of variance estimates recovery (Zou,
     2007), which takes the two tables as independent.
-
-    References
-    ----------
-    G. Y. Zou, "Toward using confidence intervals to compare correlations", Psychological Methods 12, 2007.
-
-    `first` and `second` are what `ps.correlations` returns of two graphs.
 
     >>> import pgm_sync as ps
     >>> tables = [ps.correlations(ps.chain_graph(2, 1, ps.Correlation(rho))) for rho in (0.8, 0.5)]
     >>> difference(*tables)
     factor  ends   mode           rho     other   difference  95 % interval
     0 – 1   0 - 1  every element  +0.800  +0.500  +0.300
+
+    References
+    ----------
+    G. Y. Zou, "Toward using confidence intervals to compare correlations", Psychological Methods 12, 2007.
     """
     left, right = ({_key(row): row for row in table} for table in (first, second))
     rows = []

@@ -41,16 +41,20 @@ class LiveView:
     noise_correlation, variance
         c of Eq. 5' and the variance of contents of which no potential states a marginal, as the run has them.
 
-    It ends with the last step; `close`, or leaving it as a context, ends it earlier. Raises MissingPackageError where
-    something is to be shown and rich is not installed, ParameterError.
+    It ends with the last step; `close`, or leaving it as a context, ends it earlier.
 
-    >>> import pgm_sync as ps
+    >>> import torch, pgm_sync as ps
     >>> from diffusers import DDIMScheduler
-    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
-    >>> with ps.LiveView(graph, enabled=False) as view:  # None in a notebook or a terminal
-    ...     steps = ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 5)
-    ...     for state in steps:
-    ...         view(state)
+    >>> graph, own = ps.chain_graph(2, 1, ps.Correlation(0.8)), ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> from rich.console import Console
+    >>> view = ps.LiveView(graph, enabled=True, console=Console(width=60, force_terminal=False))
+    >>> result = ps.sample(graph, own, DDIMScheduler(clip_sample=False), 10, on_step=view, progress=False)
+    step 10 of 10    snr 1e+04
+    factor  correlation that acts     acts    of
+    0 – 1   ░░░░░░░░░░░░░░░░░░░       0.00  0.80
+    correction 0.0001 (RMS)
+
+    Raises MissingPackageError where something is to be shown and rich is not installed, ParameterError.
     """
 
     def __init__(

@@ -47,8 +47,9 @@ class InfluenceTable(Table[Influence]):
     """Rows of `influence`, strongest first; prints as a table.
 
     >>> import pgm_sync as ps
-    >>> [row.name for row in ps.influence(ps.chain_graph(4, 1, ps.Correlation(0.8)), 3)]  # nearest first
-    [2, 1, 0]
+    >>> table = ps.influence(ps.chain_graph(4, 1, ps.Correlation(0.5)), 0, snr=0.0)
+    >>> [(row.name, row.factors, round(row.strength, 3)) for row in table]  # half of it is lost at every factor
+    [(1, 1, 0.5), (2, 2, 0.25), (3, 3, 0.125)]
     """
 
     head = ("from", "strength", "nats", "nats before noise", "factors between")
@@ -67,23 +68,23 @@ def influence(
     noise_correlation: float = 0.0,
     variance: float | None = None,
 ) -> InfluenceTable:
-    """Which nodes of a `graph` influence `name` at a noise level, and how much; strongest first, hidden ones last.
+    """Which nodes of `graph` influence `name` at a noise level, and how much; strongest first, hidden variables last.
 
     ``strength`` is the largest singular value of ``d m_joint / d m_j = (Lambda^{-1})_ij C_j^{-1}``, in standard
     deviations of the prior: by how much the joint mean of `name` moves where the denoiser of j says something else
     (Eq. 5 and 6, surrogate of Eq. 4; noisy states fixed, beyond what noise in common does). Along paths it fades with
     every factor and with snr. `snr` is one ratio, or one per trajectory; 0 is the joint prior. All numbers are of the
     features that potentials couple: nan for views of one canvas between which there is no potential.
-
-    Raises UnknownNameError, ParameterError, ImproperGraphError; UnsupportedError for more than 3,000 coupled features.
-
-    `noise_correlation` is c of Eq. 5', `variance` that of contents of which no potential states one.
+    `noise_correlation` and `variance` are c of Eq. 5' and the variance of contents of which no potential states a
+    marginal.
 
     >>> import pgm_sync as ps
     >>> print(ps.influence(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, snr=0.0))
     from  strength  nats    nats before noise  factors between
     1     0.8000    0.5108  0.5108             1
     2     0.6400    0.2635  0.2635             2
+
+    Raises UnknownNameError, ParameterError, ImproperGraphError; UnsupportedError for more than 3,000 coupled features.
     """
     graph.shape(name)
     model = Surrogate(graph, noise_correlation, variance)
@@ -145,11 +146,12 @@ def _require_matrix(model: Surrogate, what: str) -> None:
 
 
 class Separation(NamedTuple):
-    """Whether two sets of nodes are separated by a third, and why.
+    """Whether two sets of nodes are separated by a third, and why; true where they are.
 
     >>> import pgm_sync as ps
-    >>> bool(ps.separation(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, 2, given=1))
-    True
+    >>> answer = ps.separation(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, 2, given=1)
+    >>> bool(answer), answer.blocking, round(answer.information, 6)
+    (True, [1], 0.0)
     """
 
     separated: bool
@@ -174,11 +176,11 @@ class Separation(NamedTuple):
 
 
 def separation(graph: FactorGraph, a: Any, b: Any, given: Any = ()) -> Separation:
-    """`FactorGraph.separated` with reasons: an open path and what would close it, or the nodes that do.
+    """`FactorGraph.separated` of `graph` with reasons: an open path and what would close it, or the nodes that do.
 
-    `a`, `b` and `given` are each a name of the `graph` or a collection of names. ``information`` is the conditional
-    mutual information under the joint prior, 0 wherever the sets are separated; it may also be 0 where they are not,
-    through correlations of 0.
+    The sides `a` and `b`, and what is `given`, are a name or a collection of names each. ``information`` is the
+    conditional mutual information under the joint prior, 0 wherever the sets are separated; it may also be 0 where they
+    are not, through correlations of 0.
 
     >>> import pgm_sync as ps
     >>> print(ps.separation(ps.chain_graph(3, 1, ps.Correlation(0.8)), 0, 2))
@@ -238,8 +240,9 @@ def without(graph: FactorGraph, *factors: Name) -> FactorGraph:
     """A copy of the `graph` that lacks some `factors`; all nodes stay.
 
     >>> import pgm_sync as ps
-    >>> ps.without(ps.ring_graph(4, 1, ps.Correlation(0.2)), (0, 1))
-    FactorGraph(4 trajectories, 3 factors)
+    >>> rest = ps.without(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1))
+    >>> rest.factors, rest.separated(0, 2)
+    ([(1, 2)], True)
 
     Raises UnknownNameError.
     """
@@ -284,16 +287,21 @@ class Removal(NamedTuple):
     """What taking a factor away changes; the answer of `removal`.
 
     >>> import pgm_sync as ps
-    >>> found = ps.removal(ps.chain_graph(2, 1, ps.Correlation(0.8)), (0, 1))
-    >>> round(found.kl, 4), found.graph  # -log(1 - 0.8**2) / 2
-    (0.5108, FactorGraph(2 trajectories))
+    >>> found = ps.removal(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1))
+    >>> print(found.correlations)
+    nodes  with    without
+    0 - 1  +0.800  +0.000
+    0 - 2  +0.640  +0.000
+    1 - 2  +0.800  +0.800
+    >>> found.graph.factors
+    [(1, 2)]
     """
 
     factor: Name  # what was taken away
-    snr: Snr  # of the noisy states; 0: the prior
+    snr: Snr  # ``alpha^2 / sigma^2``, one for all trajectories or one of each
     kl: float  # nats, of the model without the factor from that with it; expected over noisy states
     mean_change: dict[Name, float]  # per trajectory: RMS change of the joint mean, in standard deviations of the prior
-    correlations: ChangedTable  # with and without it
+    correlations: ChangedTable  # of every pair of nodes, those that change most first
     graph: FactorGraph  # without the factor
 
     def __str__(self) -> str:
@@ -324,9 +332,8 @@ def removal(
     With `refit` the other factors make up for it as well as they can: the model without is the one nearest in KL whose
     edges are those that are left (covariance selection, Eq. 14, of the joint prior). Its correlations along kept edges
     are the same, and at snr=0 ``kl`` is what the edge alone tells. Factors that were fitted together on a loopy graph
-    often need it: the rest by itself may be improper.
-
-    `noise_correlation` and `variance` as of `influence`.
+    often need it: the rest by itself may be improper. `noise_correlation` and `variance` are c of Eq. 5' and the
+    variance of contents of which no potential states a marginal.
 
     >>> import pgm_sync as ps
     >>> found = ps.removal(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1))
@@ -428,8 +435,12 @@ class Culprits(NamedTuple):
     """Factors that keep a graph from being normalisable.
 
     >>> import pgm_sync as ps
-    >>> print(ps.culprits(ps.chain_graph(3, 1, ps.Correlation(0.9))))
-    proper: the smallest eigenvalue of the joint precision is 0.365
+    >>> graph = ps.complete_graph(4, 1, ps.Correlation(0.9))
+    >>> found = ps.culprits(graph)
+    >>> found.proper, found.curable, len(found.factors)
+    (False, True, 2)
+    >>> ps.culprits(ps.without(graph, *found.factors)).proper
+    True
     """
 
     factors: list[Name]  # whose removal makes it proper, none of them to spare; none where it is proper
@@ -461,8 +472,8 @@ def culprits(
     The joint precision is that of Eq. 5 with the surrogate; at snr=0, the default, it is that of the joint prior g,
     which must be proper for Eq. 8 to hold. Factors go one by one, first the one that takes most from the worst
     direction; then those that turn out not to be needed come back. The set is minimal, not always the smallest one.
-
-    `noise_correlation` is c of Eq. 5', `variance` as of `influence`.
+    `noise_correlation` and `variance` are c of Eq. 5' and the variance of contents of which no potential states a
+    marginal.
 
     >>> import pgm_sync as ps
     >>> found = ps.culprits(ps.complete_graph(4, 1, ps.Correlation(0.9)))

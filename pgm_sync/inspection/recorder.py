@@ -77,6 +77,15 @@ class Recorder:
     after; `mahalanobis_own` and `mahalanobis_joint` compare all means with the joint prior at once, 1 per number for
     contents drawn from it. Of several processes that share a run, all see the same states: record in one of them.
 
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, own = ps.chain_graph(2, 1, ps.Correlation(0.8)), ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> recorder = ps.Recorder(graph, steps=[0, 9])
+    >>> result = ps.sample(graph, own, DDIMScheduler(clip_sample=False), 10, on_step=recorder, progress=False)
+    >>> run = recorder.recording
+    >>> run.step.tolist(), bool(run.residual.max() < 1e-5)  # the corrections are the flows over the factor, Eq. 6
+    ([0, 9], True)
+
     Raises ParameterError, UnknownNameError on what it does not know; RecordingError where not even one step of
     contents fits the budget, the folder holds a recording, or a second run starts; SavedFileError for a folder and
     names that cannot be saved.

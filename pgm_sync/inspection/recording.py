@@ -24,18 +24,21 @@ TABLES = ("steps", "trajectories", "factors", "canvases", "coupling", "modes", "
 class StepRecord(NamedTuple):
     """What was recorded of one step; numbers are means over the joint samples, dictionaries are by name.
 
-    A `Recorder` makes one per step; `Recording.array` lists a number of all:
-
-    >>> import pgm_sync as ps
-    >>> ps.Recording(ps.chain_graph(2, (1,), ps.Correlation(0.8))).array("snr").tolist()  # no step yet
-    []
+    >>> import torch, pgm_sync as ps
+    >>> from diffusers import DDIMScheduler
+    >>> graph, own = ps.chain_graph(2, 1, ps.Correlation(0.8)), ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> recorder = ps.Recorder(graph)
+    >>> result = ps.sample(graph, own, DDIMScheduler(clip_sample=False), 10, on_step=recorder, progress=False)
+    >>> last = recorder.recording.records[-1]
+    >>> last.step, last.timestep, last.evaluations, list(last.flow)
+    (9, 0.0, 10, [(0, 1)])
     """
 
     step: int  # counts from 0
-    timestep: float  # the scheduler's
+    timestep: float  # of the scheduler
     alpha: float  # signal scale
     sigma: float  # noise scale
-    snr: float  # alpha^2 / sigma^2
+    snr: float  # ``alpha^2 / sigma^2``
     capped: float  # fraction of directions where Eq. 8 had to act
     capped_by_node: dict[Name, float]  # the same per trajectory, where it is kept node by node
     seconds: dict[str, float]  # of "denoiser", "engine" and "scheduler" so far
@@ -64,22 +67,24 @@ class Recording:
     `mahalanobis_own`, ... ``(steps,)``; `correction`, `flow`, ... are dictionaries of such. `images` and `heat` give
     contents. `to_frame` gives tables, and `coupling` what the factors did at these noise levels.
 
-    >>> import pgm_sync as ps
+    >>> import torch, pgm_sync as ps
     >>> from diffusers import DDIMScheduler
-    >>> graph, denoiser = ps.chain_graph(2, (1,), ps.Correlation(0.8)), ps.GaussianDenoiser([0.0], [[1.0]])
-    >>> recorder = ps.Recorder(graph, images=None)
-    >>> for state in ps.sampling_steps(graph, denoiser, DDIMScheduler(clip_sample=False), 5):
-    ...     recorder(state)
-    >>> recording = recorder.recording
-    >>> bool((recording.snr[1:] > recording.snr[:-1]).all()), sorted(recording.correction)  # less noise at every step
-    (True, [0, 1])
+    >>> graph, own = ps.chain_graph(2, 1, ps.Correlation(0.8)), ps.GaussianDenoiser(torch.zeros(1), torch.eye(1))
+    >>> recorder = ps.Recorder(graph)
+    >>> result = ps.sample(graph, own, DDIMScheduler(clip_sample=False), 10, on_step=recorder, progress=False)
+    >>> run = recorder.recording
+    >>> run.complete, len(run), run.correction[0].shape
+    (True, 10, (10,))
+    >>> acts = [row.strength for row in run.coupling()]
+    >>> round(acts[0], 2), round(acts[-1], 2)  # the correlation acts while there is noise
+    (0.8, 0.0)
     """
 
-    graph: FactorGraph  # what was sampled
+    graph: FactorGraph  # that was sampled
     num_steps: int = 0  # that the run would take; 0 before it starts
     num_samples: int = 0  # joint ones
     noise_correlation: float = 0.0  # c of Eq. 5'
-    variance: float | None = None  # of contents of which no potential states one
+    variance: float | None = None  # of contents of which no potential states a marginal
     samples: tuple[int, ...] = ()  # joint samples whose contents are kept
     note: str = ""  # what was left out to keep to the budget of bytes
     records: list[StepRecord] = field(default_factory=list)
@@ -155,10 +160,10 @@ class Recording:
         return self._kept("images", KINDS, kind, name)
 
     def heat(self, kind: str, name: Name | None) -> dict[int, np.ndarray]:
-        """Heat maps ``(*shape)`` by step of `kind` for the trajectory or canvas `name`, RMS over the joint samples.
+        """Heat maps ``(*shape)`` by step, RMS over the joint samples; `kind` is "correction" or "disagreement".
 
-        "correction": of m_joint - m_own, by trajectory; "disagreement": the spread of the own means of all views of an
-        element of a canvas, 0 where only one shows it, by canvas. Raises ParameterError, UnknownNameError.
+        "correction": of m_joint - m_own, `name` a trajectory; "disagreement": the spread of the own means of all views
+        of an element of a canvas, 0 where only one shows it, `name` a canvas. Raises ParameterError, UnknownNameError.
         """
         return self._kept("heat", MAPS, kind, name)
 
@@ -196,7 +201,7 @@ class Recording:
         """What every factor did at the noise level of every recorded step: see `inspection.coupling`.
 
         A function of the graph and the noise levels, computed when first asked for. In rows of a run in lockstep whose
-        levels differ, snr is that of the record. With `modes`, a row per mode. Raises as `coupling`.
+        levels differ, snr is that of the record. With `modes`, one row per mode. Raises as `coupling`.
         """
         model, prior, pairs = self._surrogate()
         rows = []
@@ -227,7 +232,7 @@ class Recording:
     # ---- tables ----------------------------------------------------------------------------------------
 
     def rows(self, what: str = "steps") -> list[dict[str, Any]]:
-        """One dictionary per row of a table; see `to_frame`. Raises ParameterError."""
+        """One dictionary per row of a table; see `to_frame`. Raises ParameterError, and as `coupling`."""
         if what not in TABLES:
             raise ParameterError(f"what={what!r} is none of {', '.join(TABLES)}", what=what)
         if what in ("coupling", "modes"):

@@ -47,7 +47,7 @@ def invert(
     contents
         ``{carrier: (n, *shape)}``: of every trajectory without a canvas, and of canvases.
     graph, denoisers, scheduler, num_inference_steps, progress
-        as for `sample`.
+        as for `sample`; the scheduler must be deterministic, and is not changed.
     posterior_covariance, conditions
         those that `sample` will be given; the reverse is that of its own joint denoiser.
     tolerance
@@ -68,8 +68,9 @@ def invert(
     >>> torch.allclose(again.samples["x"], wanted.double(), atol=1e-5)
     True
 
-    Raises ParameterError, UnsupportedSchedulerError for multistep schedulers, UnsupportedError for steps that draw
-    noise or clip, ConvergenceError, naming the step, where a step has no inverse or none is found, and as `sample`.
+    Raises UnsupportedSchedulerError for multistep schedulers, UnsupportedError for steps that draw noise or clip,
+    ParameterError for a tolerance that is not positive, ConvergenceError, naming the step, where a step has no inverse
+    or none is found, and as `sample`.
     """
     from tqdm.auto import tqdm
 

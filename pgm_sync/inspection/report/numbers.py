@@ -13,8 +13,9 @@ from ...metrics import Estimate
 class Metric(NamedTuple):
     """One measure of every method, for `report`.
 
-    >>> from pgm_sync.metrics import Estimate
-    >>> Metric("energy distance", "0 is best", {"learned": Estimate(0.21, 0.18, 0.24, 400)}).reference is None
+    >>> from pgm_sync.inspection.report import report
+    >>> distance = Metric("energy distance", "0 is best", {"learned": Estimate(0.21, 0.18, 0.24, 400)})
+    >>> "0.180 to 0.240" in report("Two methods", metrics=[distance])
     True
     """
 

@@ -16,8 +16,10 @@ class Sheet(NamedTuple):
     """Pictures of one method, for `report`.
 
     >>> import torch
-    >>> Sheet("learned", torch.zeros(4, 3, 12, 48), caption="five windows").images.shape
-    torch.Size([4, 3, 12, 48])
+    >>> from pgm_sync.inspection.report import report
+    >>> sheet = Sheet("learned", torch.zeros(4, 3, 12, 48), caption="five windows")
+    >>> report("Samples", sheets=[sheet]).count("data:image/png")
+    4
     """
 
     name: str  # of the method
