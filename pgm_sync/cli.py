@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _message(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"there is no file {str(error.filename or error)!r}"
+        missing = error.filename or str(error).removeprefix("No such file or directory: ")  # of safetensors
+        return f"there is no file {str(missing)!r}"
     return str(error)
 
 

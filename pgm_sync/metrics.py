@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,7 +89,7 @@ def far_correlation(
     pictures: Tensor,  # (n, ..., W)
     window: int,
     far: int | None = None,
-    groups: Sequence[int] | Tensor | None = None,  # (n,)
+    groups: Sequence[Hashable] | Tensor | None = None,  # (n,)
 ) -> Measurement:
     """Correlation, over pictures, of the mean brightness of `window` columns from 0 and from `far` on.
 
@@ -176,8 +177,8 @@ def squared_discrepancy(
     within_x: Tensor,  # (n, n)
     within_y: Tensor,  # (m, m)
     between: Tensor,  # (n, m)
-    groups: Sequence[int] | Tensor | None = None,  # (n)
-    reference_groups: Sequence[int] | Tensor | None = None,  # (m)
+    groups: Sequence[Hashable] | Tensor | None = None,  # (n)
+    reference_groups: Sequence[Hashable] | Tensor | None = None,  # (m)
     draws: int = 0,
     seed: int = 0,
 ) -> Measurement:
@@ -231,10 +232,25 @@ def squared_discrepancy(
     return Measurement(value, min(low, value), max(high, value), n, None, replicates, name)
 
 
-def _averaging(n: int, groups: Sequence[int] | Tensor | None) -> Tensor | None:  # (groups, n)
+def as_labels(groups: Sequence[Hashable] | Tensor) -> Tensor:  # (n)
+    """Group labels of any kind, such as names of photographs, as numbers; tensors and numbers as they are.
+
+    >>> as_labels(["china", "flower", "china"])
+    tensor([0, 1, 0])
+    """
+    if isinstance(groups, Tensor):
+        return groups.cpu()
+    given = list(groups)
+    if all(isinstance(label, numbers.Integral) for label in given):
+        return torch.as_tensor(given)
+    known = {label: k for k, label in enumerate(dict.fromkeys(given))}
+    return torch.tensor([known[label] for label in given])
+
+
+def _averaging(n: int, groups: Sequence[Hashable] | Tensor | None) -> Tensor | None:  # (groups, n)
     if groups is None:
         return None
-    labels = torch.as_tensor(groups).cpu()
+    labels = as_labels(groups)
     if labels.shape != (n,):
         raise ShapeError(f"{tuple(labels.shape)} group labels for {n} samples")
     member = (labels == labels.unique()[:, None]).double()
@@ -245,7 +261,7 @@ def gap_closed(
     baseline: Tensor,  # (n) losses
     method: Tensor,  # (n)
     oracle: Tensor,  # (n)
-    groups: Sequence[int] | Tensor | None = None,  # (n)
+    groups: Sequence[Hashable] | Tensor | None = None,  # (n)
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
@@ -279,7 +295,7 @@ def energy_gap_closed(
     method: Tensor,  # (n, *shape)
     oracle: Tensor,  # (n, *shape)
     heldout: Tensor,  # (m, *shape)
-    groups: Sequence[int] | Tensor | None = None,  # (m), of heldout
+    groups: Sequence[Hashable] | Tensor | None = None,  # (m), of heldout
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
@@ -327,7 +343,7 @@ def _share(gained: Tensor, gap: Tensor, n: int) -> Estimate:  # (1 + draws): of 
 
 
 def bootstrap_weights(
-    n: int, groups: Sequence[int] | Tensor | None, draws: int, generator: torch.Generator
+    n: int, groups: Sequence[Hashable] | Tensor | None, draws: int, generator: torch.Generator
 ) -> Tensor:  # (draws, n)
     """How often every one of `n` samples is drawn, whole `groups` at a time, in each of `draws`; ``(draws, n)``.
 
@@ -337,7 +353,7 @@ def bootstrap_weights(
 
     Raises ShapeError.
     """
-    labels = torch.arange(n) if groups is None else torch.as_tensor(groups).cpu()
+    labels = torch.arange(n) if groups is None else as_labels(groups)
     if labels.shape != (n,):
         raise ShapeError(f"{tuple(labels.shape)} group labels for {n} samples")
     kinds, member = labels.unique(return_inverse=True)
@@ -390,7 +406,7 @@ def _squared_length(total: float, bias: float, along: float, degenerate: float) 
 def jackknife(
     statistic: Callable[[Tensor], Tensor],  # weights (..., n) -> (...)
     n: int,
-    groups: Sequence[int] | Tensor | None = None,  # (n)
+    groups: Sequence[Hashable] | Tensor | None = None,  # (n)
 ) -> Measurement:
     """A smooth `statistic` of weighted samples, and its 95 % interval from leaving out each, or each group, in turn.
 
@@ -408,7 +424,7 @@ def jackknife(
     if groups is None:
         left_out, quantile = torch.eye(n, dtype=torch.float64), Z95
     else:
-        labels = torch.as_tensor(groups).cpu()
+        labels = as_labels(groups)
         if labels.shape != (n,):
             raise ShapeError(f"{tuple(labels.shape)} group labels for {n} pictures")
         left_out = (labels == labels.unique()[:, None]).double()

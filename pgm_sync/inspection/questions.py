@@ -307,9 +307,10 @@ class Removal(NamedTuple):
     def __str__(self) -> str:
         worst = sorted(self.mean_change, key=lambda n: -self.mean_change[n])[:4]
         moved = ", ".join(f"{name!r} by {self.mean_change[name]:.3f}" for name in worst)
+        seen = f"means move {moved} standard deviations" if self.snr else "nothing is seen at snr 0, so no mean moves"
         return (
-            f"without {self.factor!r} at snr {self.snr}: {self.kl:.4f} nats away; "
-            f"means move {moved} standard deviations\n{self.correlations}"
+            f"without {self.factor!r} at snr {self.snr}: {self.kl:.4f} nats away; {seen}\n"
+            f"largest canonical correlations, given states at snr {self.snr}:\n{self.correlations}"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -72,7 +72,7 @@ def fit_moments(
     *,
     shrinkage: Shrinkage = "ledoit_wolf",
     heldout: float = 0.2,
-    groups: Sequence[int] | Tensor | None = None,
+    groups: Sequence[Hashable] | Tensor | None = None,
     ties: Tie | Sequence[Tie] | None = None,
     seed: int = 0,
 ) -> FactorGraph:
@@ -93,8 +93,8 @@ def fit_moments(
         share of the samples (of the groups, where given) kept back to score the fit; 0 for none. The potentials are
         then refitted on all samples.
     groups
-        a label per sample: samples of one group (crops of one photograph) are not independent, and are held out
-        together.
+        a label per sample, a number or a name: samples of one group (crops of one photograph) are not independent, are
+        held out together, and count once in intervals.
     seed
         of the choice of what is held out.
     ties

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -14,6 +14,7 @@ from ..errors import BatchError, ParameterError, ShapeError, UnknownNameError, U
 from ..gaussian import require_finite
 from ..graph.factor_graph import FactorGraph, Name
 from ..maps import Shape
+from ..metrics import as_labels
 from ..potentials import JointGaussian, Potential
 from ..score import Carriers, Reduction, find_carriers, reduce
 
@@ -144,7 +145,7 @@ def features(problem: Problem, data: Mapping[Name, Any], nodes: Sequence[Name] |
     return torch.cat([maps[name].apply(x.double()).flatten(1) for name, x in seen.items()], 1)
 
 
-def split(n: int, heldout: float, groups: Sequence[int] | Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+def split(n: int, heldout: float, groups: Sequence[Hashable] | Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
     """Rows to fit on and rows to keep back, a share `heldout` of the samples, or of their groups.
 
     Raises ParameterError on the share, BatchError on the number of labels.
@@ -161,9 +162,9 @@ def split(n: int, heldout: float, groups: Sequence[int] | Tensor | None, seed: i
     return (~test).nonzero().flatten(), test.nonzero().flatten()
 
 
-def group_labels(n: int, groups: Sequence[int] | Tensor | None) -> Tensor:
+def group_labels(n: int, groups: Sequence[Hashable] | Tensor | None) -> Tensor:
     """A label per sample; samples of one group are not independent. Raises BatchError."""
-    labels = torch.arange(n) if groups is None else torch.as_tensor(groups)
+    labels = torch.arange(n) if groups is None else as_labels(groups)
     if labels.shape != (n,):
         raise BatchError(f"{len(labels)} group labels for {n} samples")
     return labels

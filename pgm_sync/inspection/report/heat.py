@@ -18,13 +18,15 @@ MOST_EDGES, MOST_MODES = 120, 48  # of the heat map; the strongest are shown and
 
 def heat_map(edges: Mapping[Name, Edge], graph: FactorGraph | None) -> str:
     """Sortable by any column once the page's script runs."""
-    columns = modes(edges.values())
-    rows = list(edges.values())
+    named = [(name, pair) for edge in edges.values() for name, pair in _pairs(edge).items()]
+    rows = [pair for _, pair in named]
+    columns = modes(rows)
     note = ""
     if len(rows) > MOST_EDGES:
         strongest = {id(e) for e in sorted(rows, key=lambda e: -e.information)[:MOST_EDGES]}
         note += f" The {MOST_EDGES} most informative of {len(rows)} edges are shown."
-        rows = [e for e in rows if id(e) in strongest]
+        named = [(name, e) for name, e in named if id(e) in strongest]
+        rows = [e for _, e in named]
     if len(columns) > MOST_MODES:
         total = {c: sum(e.rows[c].mutual_information for e in rows if c in e.rows) for c in columns}
         kept = set(sorted(columns, key=lambda c: -total[c])[:MOST_MODES])
@@ -38,11 +40,11 @@ def heat_map(edges: Mapping[Name, Edge], graph: FactorGraph | None) -> str:
     most = max((e.information for e in rows), default=0.0) or 1.0
     places = {factor: k for k, factor in enumerate(graph.factors)} if graph is not None else {}
     body = "".join(
-        f'<tr{_place(places, e.factor)}><th scope="row">{escape(edge_name(e.factor))}</th>'
+        f'<tr{_place(places, e.factor)}><th scope="row">{escape(name)}</th>'
         + "".join(_cell(e.rows.get(c)) for c in columns)
         + f'<td class="nats" data-value="{e.information:.6g}"><i style="--share:{100 * e.information / most:.0f}%"></i>'
         + f"{e.information:.2f}</td></tr>"
-        for e in rows
+        for name, e in named
     )
     drawn = (
         f'<table class="heat"><thead><tr><th scope="col" data-sort>edge</th>{head}'
@@ -53,6 +55,20 @@ def heat_map(edges: Mapping[Name, Edge], graph: FactorGraph | None) -> str:
         f"Bold: the interval excludes zero.{note}"
     )
     return panel("table of correlations", drawn, legend(), caption)
+
+
+def _pairs(edge: Edge) -> dict[str, Edge]:
+    """By what they are called: a potential over three ends or more has a row per pair of them."""
+    found: dict[Any, dict[str, Any]] = {}
+    for row in edge.rows.values():
+        found.setdefault((row.first, row.second), {})[row.mode] = row
+    name = edge_name(edge.factor)
+    if len(found) < 2:
+        return {name: edge}
+    return {
+        f"{name}: {first} – {second}": Edge(edge.factor, own, sum(row.mutual_information for row in own.values()))
+        for (first, second), own in found.items()
+    }
 
 
 def _place(places: Mapping[Name, int], factor: Name) -> str:
