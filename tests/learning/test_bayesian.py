@@ -355,7 +355,7 @@ def test_too_few_draws_are_refused_with_what_was_computed():
     ("graph", "n", "message"),
     [
         (ps.ring_graph(4, 1), 4, r"Pareto k 1\.\d\d > 0\.7"),
-        (ps.chain_graph(2, 1), 3, r"are worth 0\.\d% of them"),
+        (ps.chain_graph(2, 1), 3, r"are worth \d\.\d% of them"),
     ],
     ids=["tail", "weights"],
 )
