@@ -233,7 +233,7 @@ def squared_discrepancy(
 
 
 def as_labels(groups: Sequence[Hashable] | Tensor) -> Tensor:  # (n)
-    """Group labels of any kind, such as names of photographs, as numbers; tensors and numbers as they are.
+    """Labels in `groups` of any kind, such as names of photographs, as numbers; tensors and numbers as they are.
 
     >>> as_labels(["china", "flower", "china"])
     tensor([0, 1, 0])

@@ -63,7 +63,7 @@ def test_the_best_of_all_settings():
 
 def test_the_default_grid_is_of_strengths():
     table = tuned("syncsde-implicit")
-    assert [row.options["strength"] for row in table] == [0.5, 1, 2, 5, 10, 20, 40]
+    assert [row.options["strength"] for row in table] == [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40]
 
 
 def test_nothing_to_choose_from():
