@@ -26,6 +26,7 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.slow
 def test_ablations_of_a_task(benchmark, tmp_path, monkeypatch):
     ablations = benchmark("ablations")
     monkeypatch.setattr(ablations, "FIGURE", tmp_path / "figure.png")

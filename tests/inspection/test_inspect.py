@@ -185,6 +185,7 @@ def test_the_command_prints_and_writes_beside_the_file(fitted, tmp_path, capsys)
     assert "Comparison" in page
 
 
+@pytest.mark.slow
 def test_sixty_four_trajectories_of_fifty_recorded_steps_stay_small():
     """Every step kept, with all its pictures: the page takes what fits, and says what it left out."""
     graph = ps.grid_graph(8, 8, (3, 16, 16), JointGaussian(), lambda shape: ps.DCT(shape, 1))

@@ -165,6 +165,7 @@ def test_rows_of_numbers_are_shown_as_curves_and_other_contents_by_their_range()
     assert " to " in text(read(sampled((1,))))
 
 
+@pytest.mark.slow
 def test_large_and_many_samples_stay_small():
     result = sampled((3, 600, 400), n=12)
     assert len(images(result)) == 2 * notebook.MOST_PICTURES

@@ -265,6 +265,7 @@ def test_steps_are_shown_one_by_one(fresh, recorded):
         assert fresh.execute_script("return document.querySelectorAll('#step-curves path.curve').length") >= 2
 
 
+@pytest.mark.slow
 def test_a_large_graph_comes_with_what_was_computed_before(driver, tmp_path):
     graph = ps.grid_graph(6, 6, (1, 8, 8), JointGaussian(), lambda shape: ps.DCT(shape, 6))
     covariance = torch.kron(torch.tensor([[1.0, 0.2], [0.2, 1.0]]), torch.eye(6)).double()
