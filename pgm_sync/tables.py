@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
 
-from .errors import MissingPackageError
+from .extras import optional
 
 Row = TypeVar("Row", bound=tuple)
 MOST_ROWS = 100  # that a notebook shows
@@ -43,13 +43,7 @@ def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) 
 
     Raises MissingPackageError without pandas.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingPackageError(
-            "a data frame needs pandas, which is not installed: pip install 'pgm_sync[inspection]'", package="pandas"
-        ) from error
-    return pandas.DataFrame(list(rows), columns=columns)
+    return optional("pandas", "a data frame needs", "inspection").DataFrame(list(rows), columns=columns)
 
 
 class Table(Sequence[Row], Generic[Row], abc.ABC):

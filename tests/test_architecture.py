@@ -16,8 +16,8 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # A layer may import the layers before it, and itself. `zoo` comes before `tasks`, which run on its denoisers.
 LAYERS = [
-    "errors", "tables", "levels", "spec", "gaussian", "maps", "potentials", "graph", "inference", "denoisers", "score",
-    "sampling", "metrics", "learning", "inspection", "evaluation", "peers", "zoo", "tasks", "testing", "cli",
+    "errors", "extras", "tables", "levels", "spec", "gaussian", "maps", "potentials", "graph", "inference", "denoisers",
+    "score", "sampling", "metrics", "learning", "inspection", "evaluation", "peers", "zoo", "tasks", "testing", "cli",
 ]  # fmt: skip
 # Denoisers know one trajectory each: of the layers before them they may use only these.
 DENOISERS_MAY_USE = {"errors", "levels", "spec", "gaussian", "maps", "denoisers"}

@@ -8,14 +8,18 @@ import weakref
 from typing import Any
 
 from ..errors import ParameterError, PgmSyncError, UnsupportedError
+from ..extras import optional
 from ..graph.factor_graph import FactorGraph
 from .coupling import Coupling, Pair, at_level, pairs_of
 from .edges import edge_name
-from .extra import optional
 from .recorder import levels_by_name
 from .surrogate import Covariances, Snr, Surrogate
 
 BAR = 24  # characters of a bar that stands for 1
+
+
+def _package(module: str) -> Any:
+    return optional(module, "LiveView needs", "inspection")
 
 
 class LiveView:
@@ -79,7 +83,7 @@ class LiveView:
         if not enabled:
             return
         if console is None:
-            made = optional("rich.console", "LiveView")
+            made = _package("rich.console")
             self._console = made.Console(force_jupyter=False, width=80) if self._notebook else made.Console()
         self._choose(graph, top, noise_correlation, variance)
 
@@ -109,7 +113,7 @@ class LiveView:
             self._show_in_notebook(table)
         else:
             if self._live is None:
-                live = optional("rich.live", "LiveView").Live(console=self._console, auto_refresh=False)
+                live = _package("rich.live").Live(console=self._console, auto_refresh=False)
                 live.start()
                 self._live, self._stop = live, weakref.finalize(self, live.stop)  # also where the run breaks off
             self._live.update(table, refresh=True)
@@ -118,10 +122,10 @@ class LiveView:
 
     def render(self, state: Any) -> Any:
         """What is shown of one `state`, something that rich prints."""
-        text = optional("rich.text", "LiveView").Text
+        text = _package("rich.text").Text
         parts = [text(self._title(state), style="bold")]
         if self._pairs:
-            table = optional("rich.table", "LiveView").Table(box=None, pad_edge=False)
+            table = _package("rich.table").Table(box=None, pad_edge=False)
             table.add_column("factor", no_wrap=True)
             table.add_column("correlation that acts", no_wrap=True, min_width=BAR)
             table.add_column("acts", justify="right")
@@ -131,7 +135,7 @@ class LiveView:
                 table.add_row(text(edge_name(row.factor)), bar, f"{row.strength:.2f}", f"{row.prior:.2f}")
             parts.append(table)
         parts.append(text(self._caption(state), style="dim"))
-        return optional("rich.console", "LiveView").Group(*parts)
+        return _package("rich.console").Group(*parts)
 
     def _rows(self, state: Any) -> list[Coupling]:
         if not self._pairs:
@@ -156,10 +160,10 @@ class LiveView:
         return f"correction {moved:.4f} (RMS){capped}"
 
     def _show_in_notebook(self, table: Any) -> None:
-        display = optional("IPython.display", "LiveView")
+        display = _package("IPython.display")
         with self._console.capture() as captured:
             self._console.print(table)
-        text = optional("rich.text", "LiveView").Text.from_ansi(captured.get()).plain
+        text = _package("rich.text").Text.from_ansi(captured.get()).plain
         content = display.HTML(f"<pre style='line-height:1.3'>{_escaped(text)}</pre>")
         if self._shown is None:
             self._shown = display.display(content, display_id=True)

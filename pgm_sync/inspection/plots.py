@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MissingPackageError, ShapeError
+from ..errors import ShapeError
+from ..extras import optional
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from .difference import DifferenceTable
@@ -32,14 +33,7 @@ def pyplot() -> Any:
 
     Raises MissingPackageError without matplotlib.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise MissingPackageError(
-            "figures need matplotlib, which is not installed: pip install 'pgm_sync[plots]'",
-            package="matplotlib",
-        ) from error
-    return plt
+    return optional("matplotlib.pyplot", "figures need", "plots", "matplotlib")
 
 
 def correlation_colours() -> Any:

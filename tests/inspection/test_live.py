@@ -97,7 +97,7 @@ def test_without_rich_it_names_the_extra(monkeypatch):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
-    monkeypatch.setattr("pgm_sync.inspection.extra.import_module", missing)
+    monkeypatch.setattr("pgm_sync.extras.import_module", missing)
     with pytest.raises(MissingPackageError, match=r"pip install 'pgm_sync\[inspection\]'"):
         ps.LiveView(chain(), enabled=True)
     ps.LiveView(chain(), enabled=False)  # needs nothing

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from ...errors import MissingPackageError
+from ...extras import optional
 
 
 def trimesh() -> Any:
     """The module. Raises MissingPackageError."""
-    return _module("trimesh", "trimesh", "meshes")
+    return optional("trimesh", "meshes need", "meshes")
 
 
 def xatlas() -> Any:
     """The module. Raises MissingPackageError."""
-    return _module("xatlas", "xatlas", "unwrapping a mesh without UV coordinates")
+    return optional("xatlas", "unwrapping a mesh without UV coordinates needs", "meshes")
 
 
 def intersector(mesh: Any) -> Any:
     """trimesh's ray intersector on Embree for a mesh. Raises MissingPackageError."""
-    return _module("trimesh.ray.ray_pyembree", "embreex", "casting rays").RayMeshIntersector(mesh)
-
-
-def _module(module: str, package: str, what: str) -> Any:
-    try:
-        if package == "embreex":
-            importlib.import_module(package)  # trimesh's module imports without it, and fails later
-        return importlib.import_module(module)
-    except ImportError as error:
-        verb = "need" if what.endswith("es") else "needs"
-        raise MissingPackageError(
-            f"{what} {verb} {package}, which is not installed: pip install 'pgm_sync[meshes]'", package=package
-        ) from error
+    optional("embreex", "casting rays needs", "meshes")  # trimesh's module imports without it, and fails later
+    return optional("trimesh.ray.ray_pyembree", "casting rays needs", "meshes", "embreex").RayMeshIntersector(mesh)
