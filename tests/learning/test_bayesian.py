@@ -352,18 +352,19 @@ def test_too_few_draws_are_refused_with_what_was_computed():
 
 
 @pytest.mark.parametrize(
-    ("graph", "n", "message"),
+    ("graph", "n", "options", "message"),
     [
-        (ps.ring_graph(4, 1), 4, r"Pareto k 1\.\d\d > 0\.7"),
-        (ps.chain_graph(2, 1), 3, r"are worth \d\.\d% of them"),
+        (ps.ring_graph(4, 1), 4, {}, r"Pareto k 1\.\d\d > 0\.7"),
+        # hardly fitted at all, so that the share does not depend on the rounding of a machine
+        (ps.chain_graph(2, 1), 3, {"learning_rate": 1e-4}, r"are worth 0\.\d% of them"),
     ],
     ids=["tail", "weights"],
 )
-def test_a_guide_that_does_not_fit_is_refused(graph, n, message):
+def test_a_guide_that_does_not_fit_is_refused(graph, n, options, message):
     """From three or four samples the posterior is far from normal."""
     data = walks(n, len(graph.trajectories))
     with pytest.raises(DiagnosticsError, match=message + ".*inference='nuts'"):
-        ps.fit(graph, data, "bayesian", inference="svi", steps=100)
+        ps.fit(graph, data, "bayesian", inference="svi", steps=100, **options)
 
 
 def test_predictive_checks_find_what_a_gaussian_is_not():
