@@ -14,7 +14,7 @@ from ..errors import ParameterError, UnknownNameError, listed
 from ..graph.factor_graph import FactorGraph, Name
 from ..tables import frame
 from .coupling import CouplingTable, at_level, pairs_of
-from .surrogate import Surrogate
+from .surrogate import Snr, Surrogate
 
 KINDS = ("noisy", "denoised", "joint", "next")  # of contents
 MAPS = ("correction", "disagreement")  # of heat maps
@@ -56,6 +56,11 @@ class StepRecord(NamedTuple):
     levels: dict[Name, tuple[float, float]]  # alpha and sigma per trajectory, where they differ (lockstep)
     images: dict[str, dict[Name, np.ndarray]]  # kind -> name -> (samples kept, *shape), float32
     heat: dict[str, dict[Name | None, np.ndarray]]  # kind of map -> name -> (*shape), float32
+
+    @property
+    def ratios(self) -> Snr:
+        """The signal-to-noise ratio of all trajectories, or of each where they differ."""
+        return {name: (alpha / sigma) ** 2 for name, (alpha, sigma) in self.levels.items()} or self.snr
 
 
 @dataclass
@@ -207,8 +212,7 @@ class Recording:
         rows = []
         for k, record in enumerate(self.records if pairs else ()):
             if (k, modes) not in self._coupling:
-                snr = {n: (a / s) ** 2 for n, (a, s) in record.levels.items()} or record.snr
-                self._coupling[k, modes] = at_level(model, prior, snr, record.snr, pairs, modes)
+                self._coupling[k, modes] = at_level(model, prior, record.ratios, record.snr, pairs, modes)
             rows += self._coupling[k, modes]
         return CouplingTable(rows)
 
@@ -220,10 +224,9 @@ class Recording:
         model, _, _ = self._surrogate()
         out: dict[str, dict[Name, list[float]]] = {"own": {}, "joint": {}}
         for record in self.records:
-            snr = {n: (a / s) ** 2 for n, (a, s) in record.levels.items()} or record.snr
-            joint = model.posterior(snr)
+            joint = model.posterior(record.ratios)
             for name in model.names:
-                own = model.precision(name, snr)
+                own = model.precision(name, record.ratios)
                 value = (1 / own).mean() if own.ndim == 1 else own.inverse().diagonal().mean()
                 out["own"].setdefault(name, []).append(value.item())
                 out["joint"].setdefault(name, []).append(joint.variance(name).mean().item())

@@ -115,6 +115,11 @@ class Wide(Task):
             features=self._features if coupled else None, wrap=self.wrap,
         )  # fmt: skip
 
+    @cached_property
+    def _shared(self) -> FactorGraph:
+        """The windows and what they share."""
+        return self.graph(coupled=False)
+
     def _features(self, shape: tuple[int, ...]) -> DCT:
         return DCT(shape, self.modes)
 
@@ -125,7 +130,7 @@ class Wide(Task):
 
     @cached_property
     def scene(self) -> Scene:
-        plain = self.graph(coupled=False)
+        plain = self._shared
         shared = {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}}
         ours = shared if getattr(self._model.denoiser, "has_covariance", False) else {"": {}}
         unfitted = self.unfitted
@@ -146,7 +151,7 @@ class Wide(Task):
 
     def views(self, graph: FactorGraph | None = None) -> dict[Name, Crop]:
         """What every window sees of the canvas, of this graph or of the task's own."""
-        found = windows(self.graph(coupled=False) if graph is None else graph)
+        found = windows(self._shared if graph is None else graph)
         assert found is not None  # it was made so
         return found[1]
 
@@ -225,7 +230,7 @@ class Wide(Task):
     @cached_property
     def _of_windows(self) -> tuple[str, ...]:
         """The prompt of every window."""
-        names = self.graph(coupled=False).trajectories
+        names = self._shared.trajectories
         assert self.prompts is not None
         given = (self.prompts,) * len(names) if isinstance(self.prompts, str) else tuple(self.prompts)
         given = given * len(names) if len(given) == 1 else given
@@ -240,7 +245,7 @@ class Wide(Task):
 
     def _recentred(self, pictures: Tensor, labels: Tensor) -> Tensor:
         """Every picture less the mean of its class, plus, window by window, that of the window's prompt."""
-        means, graph = self._class_means(pictures, labels), self.graph(coupled=False)
+        means, graph = self._class_means(pictures, labels), self._shared
         own = {name: view.apply(means) for name, view in self.views(graph).items()}  # (classes, *window)
         wanted = {
             name: own[name][self._classes.index(prompt)][None]
@@ -252,7 +257,7 @@ class Wide(Task):
     def conditions(self, seeds: Sequence[int]) -> Any:
         if self.prompts is None:
             return self._model.condition([None] * len(seeds))
-        names = self.graph(coupled=False).trajectories
+        names = self._shared.trajectories
         return {n: self._model.condition([p] * len(seeds)) for n, p in zip(names, self._of_windows, strict=True)}
 
     @cached_property
