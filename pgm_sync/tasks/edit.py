@@ -116,11 +116,7 @@ class Edit(Mask):
         own = regions.denoisers
         assert isinstance(own, Denoiser)  # one for all of them
         known = KnownDenoiser(own.shape) if self.background == "known" else own
-        return replace(
-            regions,
-            denoisers={"background": known, "region 1": own},
-            options={"": {"posterior_covariance": "denoiser"}},
-        )
+        return replace(regions, denoisers={"background": known, "region 1": own})
 
     def sources(self, seeds: Sequence[int]) -> Tensor:
         """The pictures to be edited, ``(n, 3, 24, 24)``, one for each seed."""
