@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from .. import zoo
 from ..denoisers import Denoiser
 from ..denoisers.base import DenoisedPosterior
 from ..errors import ParameterError, ShapeError
-from ..evaluation import psnr
+from ..evaluation import psnr, ssim
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..levels import NoiseLevel
@@ -28,6 +28,7 @@ from .mask import SIDE, Mask
 from .photos import read_square
 
 CERTAIN = 1e-6  # variance of a content that is known
+SIMILAR = 5  # pixels a side of the windows of SSIM, which must lie outside the region
 
 
 class KnownDenoiser(Denoiser):
@@ -157,12 +158,18 @@ class Edit(Mask):
 
     def measures(self) -> list[Measure]:
         inherited = super().measures()
-        kept = Measure(
-            "background", "PSNR of what should stay, dB, at most 100", "higher", self._kept
-        )
-        return [*inherited, kept]
+        return [
+            *inherited,
+            Measure(
+                "background", "PSNR of what should stay, dB, at most 100", "higher", lambda r: self._kept(r, psnr)
+            ),
+            Measure(
+                "background SSIM", "structural similarity of what should stay; 1: the same", "higher",
+                lambda r: self._kept(r, ssim, window=SIMILAR),
+            ),
+        ]  # fmt: skip
 
-    def _kept(self, results: Results) -> Estimate:
+    def _kept(self, results: Results, measure: Callable[..., Estimate], **options: Any) -> Estimate:
         if not results.samples:  # real pictures are edits of none
             return Estimate(math.nan, math.nan, math.nan, 0)
-        return psnr(results.content, self.sources(results.seeds), self.masks["background"] > 0.99)
+        return measure(results.content, self.sources(results.seeds), self.masks["background"] > 0.99, **options)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import zoo
 from ..denoisers import MixtureDenoiser
 from ..errors import ParameterError
-from ..evaluation import energy_distance, mean
+from ..evaluation import energy_distance, kernel_distance, mean
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..maps import DCT, Features
@@ -21,7 +21,7 @@ from ..potentials import Equality, JointGaussian
 from ..zoo.light import lights, lit
 from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
 from .models import Model, load_model
-from .reading import pixel_classifier
+from .reading import photo_features, pixel_classifier
 
 SIDE = 24
 LEARN_FROM = 2000  # composed pictures
@@ -139,12 +139,20 @@ class Mask(Task):
         """Darker and paler than they are, with room for bright lights."""
         return super().pictures(content / ROOM)
 
+    def _shown(self, content: Tensor) -> Tensor:
+        """`pictures` in [-1, 1]."""
+        return 2 * self.pictures(content) - 1
+
     def measures(self) -> list[Measure]:
         real = self._heldout[0]
         return [
             Measure(
                 "energy distance", "of pictures to other photograph crops composed in one light; 0: the same", "lower",
                 lambda r: energy_distance(r.content, real, draws=DRAWS),
+            ),
+            Measure(
+                "KID", "squared MMD to them in features of the embedded classifier, no unit; 0: the same", "lower",
+                lambda r: kernel_distance(self._shown(r.content), self._shown(real), photo_features, draws=DRAWS),
             ),
             Measure(
                 "light mismatch", "root mean square difference of brightness, beyond that of the classes, between "

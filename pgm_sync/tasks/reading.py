@@ -1,11 +1,35 @@
-"""Telling what a picture shows: a small classifier, for measures of prompts."""
+"""Telling what a picture shows: classifiers, for measures of prompts and for features to compare pictures by."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .. import zoo
+from ..zoo.classifier import Classifier
+
+
+@cache
+def _network() -> Classifier:
+    return zoo.classifier("photo-unet")
+
+
+def _fitting(pictures: Tensor) -> Tensor:  # (n, 3, H, W) -> (n, 3, 32, 32)
+    return interpolate(pictures, _network().shape[1:], mode="bilinear", antialias=True, align_corners=False)
+
+
+def photo_features(pictures: Tensor) -> Tensor:  # (n, 3, H, W) in [-1, 1] -> (n, 128)
+    """What the embedded classifier of photographs makes of pictures of any size: what KID is measured with here."""
+    return _network().features(_fitting(pictures))
+
+
+def photo_maps(pictures: Tensor) -> list[Tensor]:  # (n, 3, H, W) in [-1, 1] -> (n, C_l, H_l, W_l)
+    """Its maps, layer by layer: what perceptual distances are measured with."""
+    return _network().maps(_fitting(pictures))
 
 
 def pixel_classifier(pixels: Tensor | np.ndarray, labels: Tensor) -> Any:  # (n, d), (n)

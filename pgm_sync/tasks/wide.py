@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
-from ..evaluation import energy_distance, far_correlation, mean, off_grid_windows, seam_gradient
 from ..graph import FactorGraph, wide_canvas
 from ..graph.factor_graph import Name
 from ..inspection.layout import windows
 from ..learning.symmetry import Stationary
 from ..maps import DCT, Crop
-from ..metrics import Estimate
 from ..peers.projection import projection
 from ..potentials import JointGaussian
 from ..zoo import PHOTOGRAPHS
-from .base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
+from .base import Measure, Scene, Task, Unfitted, generator
+from .canvas_measures import CanvasMeasures
 from .models import Model, load_model
 from .photos import close, crops, fit_photographs
 from .reading import pixel_classifier
@@ -292,51 +291,18 @@ class Wide(Task):
 
     def measures(self) -> list[Measure]:
         """Of whole pictures, where there are real ones; else of windows."""
-        columns, rows = self._seams
-        seams = Measure(
-            "seams", "mean step across the middle of overlaps over that elsewhere; 1: seamless",
-            1.0, lambda r: seam_gradient(self._closed(r.content), columns, rows),
-        )  # fmt: skip
-        ends = "between the mean brightness of the two ends"
-        if self._heldout is None:
-            return [
-                Measure(
-                    "windows", "energy distance of windows, one per picture, to held-out ones of their prompts",
-                    "lower", self._windows,
-                ),
-                seams,
-                Measure("far correlation", ends, "higher", self._far),
-                *([] if self._plain else [self._prompts]),
-            ]  # fmt: skip
-        real = self._heldout[0]
-        return [
-            Measure(
-                "energy distance", "of whole pictures to held-out photographs; 0: the same distribution",
-                "lower", lambda r: energy_distance(r.content, real, draws=DRAWS),
-            ),
-            Measure(
-                "off-grid windows", "energy distance of windows half way between those that were denoised",
-                "lower",
-                lambda r: energy_distance(self._between(r), self._between(Results(real, {}, [])), draws=DRAWS),
-            ),
-            seams,
-            Measure(
-                "far correlation", f"{ends}; of photographs as in the last row",
-                self._far(Results(real, {}, [])).value, self._far,
-            ),
-        ]  # fmt: skip
+        views = list(self.views().values())
+        canvas = CanvasMeasures(self._model, views, self._strides, self._along, self.wrap)
+        if self._heldout is not None:
+            return canvas.of_pictures(self._heldout[0])
+        prompts = (None,) * len(views) if self._plain else self._of_windows
+        found = canvas.of_windows(prompts, lambda: self._heldout_windows)
+        return found if self._plain else [*found, canvas.prompts(self._probability)]
 
-    @property
-    def _prompts(self) -> Measure:
-        return Measure(
-            "prompts", "probability of its prompt in a window, one per picture, by a linear classifier of pixels",
-            "higher", lambda r: mean(self._probability(r)),
-        )  # fmt: skip
-
-    def _probability(self, results: Results) -> Tensor:  # (n)
-        wanted, shown = self._in_turn(results)
+    def _probability(self, shown: Tensor, which: list[int]) -> Tensor:  # (n, *window), (n) -> (n)
         found = self._classifier.predict_proba(shown.flatten(1).double().numpy())
-        return torch.from_numpy(found)[torch.arange(len(shown)), [self._classes.index(p) for p in wanted]]
+        wanted = [self._classes.index(self._of_windows[k]) for k in which]
+        return torch.from_numpy(found)[torch.arange(len(shown)), wanted]
 
     @cached_property
     def _classifier(self) -> Any:
@@ -344,52 +310,3 @@ class Wide(Task):
         size = (3, *self._window)
         found, labels = crops(size, 500 * len(self._classes), "train", generator(self.seed, 2), self._classes)
         return pixel_classifier(found.flatten(1), labels)
-
-    def _in_turn(self, results: Results) -> tuple[list[str], Tensor]:
-        """Of every picture one window, the next one of the next picture, and its prompt."""
-        views = list(self.views().values())
-        prompts = [""] * len(views) if self._plain else self._of_windows
-        order = [k % len(views) for k in range(len(results.content))]
-        shown = [views[v].apply(results.content[k : k + 1])[0] for k, v in enumerate(order)]
-        return [prompts[v] for v in order], torch.stack(shown)
-
-    def _windows(self, results: Results) -> Estimate:
-        prompts, shown = self._in_turn(results)
-        held = self._heldout_windows
-        if self._plain:
-            return energy_distance(shown, held[None], draws=DRAWS)
-        shares = [sum(p == prompt for p in self._of_windows) for prompt in held]
-        counts = [round(HELD_OUT * share / max(shares)) for share in shares]
-        real = torch.cat([x[:count] for x, count in zip(held.values(), counts, strict=True)])
-        return energy_distance(shown, real, draws=DRAWS)
-
-    def _far(self, results: Results) -> Estimate:
-        """Of opposite windows of a circle, of the first and last columns, or rows, of other canvases."""
-        content = results.content if self._along == -1 or self.wrap else results.content.mT
-        window, whole = self._model.shape[self._along], content.shape[-1]
-        return far_correlation(content, window, whole // 2 if self.wrap else whole - window)
-
-    @cached_property
-    def _seams(self) -> tuple[list[int], list[int]]:
-        """Columns and rows in the middle of overlaps."""
-        views = self.views().values()
-        size, whole = self._window, self._canvas[-1]
-
-        def middles(axis: int) -> list[int]:
-            starts = sorted({crop.start[axis] for crop in views})
-            ends = [*starts[1:], starts[0] + whole] if axis and self.wrap else starts[1:]
-            return [-(-(a + size[axis] + b) // 2) for a, b in zip(starts, ends, strict=False)]
-
-        columns = sorted({(c - 1) % whole + 1 for c in middles(1)}) if self.wrap else middles(1)
-        return columns, middles(0)
-
-    def _closed(self, content: Tensor) -> Tensor:
-        """With the first column once more at the end of a circle, so that steps across its border count."""
-        return torch.cat([content, content[..., :1]], -1) if self.wrap else content
-
-    def _between(self, results: Results) -> Tensor:
-        """One window per picture, in turn, so that windows are independent."""
-        found, groups = off_grid_windows(results.content, self._window, self._strides)
-        count = int((groups == 0).sum())
-        return torch.stack([found[count * k + k % count] for k in range(len(results.content))])
-

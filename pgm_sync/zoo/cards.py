@@ -104,6 +104,7 @@ def card(recipe: Recipe, folder: Path) -> str:
         quality=quality(recipe, folder, denoiser, clean, seen),
         limits=recipe.limits,
         description=DESCRIPTION,
+        restarts=f" (begun anew at {', '.join(map(str, about['restarts']))})" if "restarts" in about else "",
         **{key: about[key] for key in ("steps", "batch", "minutes")},
     )
     return wrap(text)
@@ -185,7 +186,7 @@ CARD = """\
 - **Classes**: {classes}; {description} lists them. The next number is the null class.
 - **Network**: diffusers' `{network}`, {parameters:.2f} million parameters, {megabytes:.1f} MB in float16.{squeeze}
 - **Training**: {steps} steps of {batch} contents, about {minutes} minutes of one processor core; v-prediction, cosine \
-schedule of 1,000 steps, AdamW, labels dropped one time in ten, averaged weights.
+schedule of 1,000 steps, AdamW{restarts}, labels dropped one time in ten, averaged weights.
 
 ## Quality
 

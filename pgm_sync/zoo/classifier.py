@@ -39,15 +39,23 @@ class Classifier(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], len(classes))
 
-    def features(self, pictures: Tensor) -> Tensor:  # (n, *shape) -> (n, 128)
-        """The last layer before the logits. Raises ShapeError."""
+    def maps(self, pictures: Tensor) -> list[Tensor]:  # (n, *shape) -> (n, C_l, H_l, W_l) of every layer
+        """The maps of all four layers, after their activation. Raises ShapeError."""
         if tuple(pictures.shape[1:]) != self.shape:
             raise ShapeError(
                 f"the classifier takes (n, {', '.join(map(str, self.shape))}), got {tuple(pictures.shape)}",
                 shape=self.shape,
             )
-        output: Tensor = self.layers(pictures.to(self.head.weight.dtype)).mean((2, 3))
-        return output
+        found, current = [], pictures.to(self.head.weight.dtype)
+        for k, layer in enumerate(self.layers):
+            current = layer(current)
+            if k % 3 == 2:  # convolution, normalisation, activation
+                found.append(current)
+        return found
+
+    def features(self, pictures: Tensor) -> Tensor:  # (n, *shape) -> (n, 128)
+        """The last layer before the logits. Raises ShapeError."""
+        return self.maps(pictures)[-1].mean((2, 3))
 
     def forward(self, pictures: Tensor) -> Tensor:  # (n, *shape) -> (n, classes)
         """Logits. Raises ShapeError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,6 @@ def load_classifier(folder: Path) -> Classifier:
     return Classifier.load(path)
 
 
-@cache
 def describe(folder: Path) -> dict[str, Any]:
     """Classes, shape and squeeze of a folder. Raises SavedFileError."""
     try:

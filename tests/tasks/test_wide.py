@@ -13,6 +13,7 @@ from pgm_sync.errors import ParameterError, ShapeError, UnknownNameError, Unsupp
 from pgm_sync.potentials import JointGaussian
 from pgm_sync.tasks import photos, wide
 from pgm_sync.tasks.base import Results
+from pgm_sync.tasks.canvas_measures import CanvasMeasures
 from pgm_sync.tasks.models import from_pipeline
 from pgm_sync.tasks.run import sample_method
 
@@ -36,7 +37,9 @@ def few(monkeypatch):
 def test_canvases_of_every_form(settings, windows, seams):
     task = tasks.load("wide", **settings)
     assert len(task.scene.graph.trajectories) == windows
-    assert task._seams == seams
+    views = list(task.views().values())
+    wrap = settings.get("wrap", False)
+    assert CanvasMeasures(task._model, views, task._strides, -1, wrap).middles == seams
     results = sample_method(task, "learned", 12, 4, progress=False)
     assert results.content.shape == (12, 3, settings.get("height", 24), settings["width"])
     for measure in task.measures():

@@ -118,6 +118,20 @@ def test_a_signal_ends_training_with_a_checkpoint(small, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_training_begins_with_exported_weights(small, tmp_path):
+    first, folder, second = tmp_path / "first", tmp_path / "motion-unet", tmp_path / "second"
+    train.main(["motion-unet", "--steps", "3", "--out", str(first), "--export", str(folder), "--quiet"])
+    given = [*"motion-unet --steps 5 --quiet --out".split(), str(second), "--export", str(folder)]
+    train.main([*given, "--start", str(folder)])
+    before, after = weights(first), weights(second)
+    assert (after["step"], after["restarts"]) == (5, [3])
+    moved = max(float((before["network"][k] - after["network"][k]).abs().max()) for k in before["network"])
+    assert 0 < moved < 0.01  # two small steps away, not from random weights
+    assert "AdamW (begun anew at 3)" in " ".join((folder / "card.md").read_text().split())
+    with pytest.raises(SavedFileError, match="has no weights of glyph-unet"):
+        train.main(["glyph-unet", "--out", str(tmp_path / "third"), "--start", str(folder), "--quiet"])
+
+
 def test_a_checkpoint_is_neither_overwritten_nor_mistaken(small, tmp_path):
     train.main(["motion-unet", "--steps", "1", "--out", str(tmp_path), "--quiet"])
     with pytest.raises(ParameterError, match="is there already; pass --resume"):

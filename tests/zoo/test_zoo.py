@@ -287,3 +287,11 @@ def test_a_photograph_from_scikit_learn_is_remade_alike(tmp_path, monkeypatch):
         with Image.open(folder / "china.png") as image:
             pair.append(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float())
     assert (pair[0] - pair[1]).abs().mean() < 2  # JPEG decoders differ in the last bits
+
+
+def test_the_classifiers_maps_are_its_layers(generator):
+    classifier = zoo.classifier("photo-unet")
+    pictures = torch.rand(3, 3, 32, 32, generator=generator) * 2 - 1
+    maps = classifier.maps(pictures)
+    assert [tuple(m.shape[1:]) for m in maps] == [(32, 32, 32), (64, 16, 16), (96, 8, 8), (128, 4, 4)]
+    torch.testing.assert_close(classifier.features(pictures), classifier.layers(pictures).mean((2, 3)))
