@@ -112,12 +112,14 @@ def _features(task: Any, unfitted: Unfitted) -> Panel:
     return {str(modes): variant(modes) for modes in MODES[task.name]}
 
 
-def _covariances(task: Task, default: str) -> Panel:
+def _covariances(task: Task, default: Any) -> Panel:
     denoisers = task.scene.denoisers
     all_of_them = list(denoisers.values()) if isinstance(denoisers, Mapping) else [denoisers]
     kinds = ["surrogate"]
     kinds += ["denoiser"] * all(denoiser.has_covariance for denoiser in all_of_them)
     kinds += ["jacobian"] * (len(kinds) == 1)  # of a network; a closed form's is the same, exactly (Eq. 4)
+    if isinstance(default, ps.Scaled):
+        kinds.insert(0, default := "surrogate, 0 where known")
     return {kind: None if kind == default else _with(task, posterior_covariance=kind) for kind in kinds}
 
 

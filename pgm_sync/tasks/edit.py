@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .. import zoo
 from ..denoisers import Denoiser
 from ..denoisers.base import DenoisedPosterior
 from ..errors import ParameterError, ShapeError
@@ -22,13 +21,14 @@ from ..levels import NoiseLevel
 from ..maps import LinearMap
 from ..metrics import Estimate
 from ..sampling import invert
-from ..zoo.light import lights
+from ..score import Scaled, Surrogate
 from .base import Measure, Results, Scene, generator
-from .mask import SIDE, Mask
+from .mask import Mask
 from .photos import read_square
+from .regions import derived_region
 
 CERTAIN = 1e-6  # variance of a content that is known
-SIMILAR = 5  # pixels a side of the windows of SSIM, which must lie outside the region
+SIMILAR = 3  # pixels a side of the windows of SSIM, which must lie outside the region
 
 
 class KnownDenoiser(Denoiser):
@@ -69,12 +69,13 @@ class Edit(Mask):
     source
         a picture's file, whose middle square is edited in every joint sample; by default every one has its own.
     region
-        "disc", or the file of a mask, white where the picture is to change.
+        "disc"; the file of a mask, white where the picture is to change; or "derived": where the denoiser sees `source`
+        otherwise under the new prompt than under the old one (`derived_region`).
     background
         "known", or "inverted": it starts from the noise that the sampler turns into the picture (`ps.invert`), under
         the old prompt, and is free to follow the region.
 
-    Raises ParameterError, UnknownNameError, SavedFileError.
+    The others are those of `Mask`. Raises ParameterError, UnknownNameError, SavedFileError.
     """
 
     name: ClassVar[str] = "edit"
@@ -88,6 +89,8 @@ class Edit(Mask):
             raise ParameterError(f"prompts={self.prompts!r}: the background, what the region is, and what it becomes")
         if self.background not in ("known", "inverted"):
             raise ParameterError(f"background={self.background!r} is neither 'known' nor 'inverted'")
+        if self.region == "derived" and self.source is None:
+            raise ParameterError("region='derived' is that of one picture: pass source=FILE")
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -98,47 +101,46 @@ class Edit(Mask):
     def masks(self) -> dict[str, Tensor]:
         if self.region == "disc":
             return super().masks
-        inside = (read_square(self.region, SIDE).mean(0).double() + 1) / 2
-        if not 0.02 < (inside > 0.99).double().mean() < 0.9:
-            share = (inside > 0.99).double().mean().item()
+        if self.region == "derived":
+            draws = generator(self.seed, 6)
+            inside = derived_region(self._model, self._source, self.prompts[1], self.prompts[2], draws)
+        else:
+            inside = (read_square(self.region, self._model.shape[-1]).mean(0).double() + 1) / 2
+        share = (inside > 0.99).double().mean().item()
+        if not 0.02 < share < 0.9:
             raise ParameterError(
                 f"region={self.region!r} covers {100 * share:.0f} % of the picture; give a mask between 2 and 90 %"
             )
         return {"background": 1 - inside, "region 1": inside}
 
-    @property
-    def _source(self) -> Tensor:  # (3, 24, 24)
+    @cached_property
+    def _source(self) -> Tensor:  # of the model's shape
         assert self.source is not None
-        return read_square(self.source, SIDE)
+        return self._model.encode(read_square(self.source, self._model.shape[-1] * self._model.scale)[None])[0]
 
     @cached_property
     def scene(self) -> Scene:
         regions = super().scene
-        own = regions.denoisers
-        assert isinstance(own, Denoiser)  # one for all of them
-        known = KnownDenoiser(own.shape) if self.background == "known" else own
-        return replace(regions, denoisers={"background": known, "region 1": own})
+        own = self.subject.denoiser
+        if self.background == "inverted":
+            return replace(regions, denoisers={"background": own, "region 1": own})
+        # What is known has no posterior variance; the region has the surrogate's, which does better here than its own
+        certain = Scaled(Surrogate(), {"background": CERTAIN})
+        ours = {key: value or {"posterior_covariance": certain} for key, value in regions.options.items()}
+        denoisers: dict[Name, Denoiser] = {"background": KnownDenoiser(own.shape), "region 1": own}
+        return replace(regions, denoisers=denoisers, options=ours)
 
     def sources(self, seeds: Sequence[int]) -> Tensor:
-        """The pictures to be edited, ``(n, 3, 24, 24)``, one for each seed."""
+        """The contents to be edited, ``(n, *shape)``, one for each seed."""
         if self.source is not None:
             return self._source.expand(len(seeds), -1, -1, -1)
-        found = []
-        for seed in seeds:
-            draws = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + seed)
-            total = lights(1, generator=draws).expand(1, 3, SIDE, SIDE)
-            for mask, prompt in zip(self.masks.values(), self.prompts[:2], strict=True):
-                crop = zoo.wide_crops((3, SIDE, SIDE), 1, "train", generator=draws, pictures=(prompt,))
-                total = total + mask.float() * crop
-            found.append(total)
-        return torch.cat(found)
+        draws = (torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + seed) for seed in seeds)
+        return torch.cat([self.subject.draw(self.prompts[:2], draw) for draw in draws])
 
     def initial_noise(self, seeds: Sequence[int], steps: int, graph: FactorGraph) -> dict[Name, Tensor] | None:
         if self.background == "known":
             return None
-        alone, denoisers = FactorGraph(), self.scene.denoisers
-        assert isinstance(denoisers, dict)
-        own = denoisers["background"]
+        alone, own = FactorGraph(), self.subject.denoiser
         alone.add_trajectory("background", own.shape)
         old = {"background": self._model.condition([self.prompts[0]] * len(seeds))}
         contents: dict[Name, Tensor] = {"background": self.sources(seeds)}
@@ -172,4 +174,8 @@ class Edit(Mask):
     def _kept(self, results: Results, measure: Callable[..., Estimate], **options: Any) -> Estimate:
         if not results.samples:  # real pictures are edits of none
             return Estimate(math.nan, math.nan, math.nan, 0)
-        return measure(results.content, self.sources(results.seeds), self.masks["background"] > 0.99, **options)
+        made, before = (self._model.decode(x) for x in (results.content, self.sources(results.seeds)))
+        stays = self.masks["background"] > 0.99
+        for axis in (0, 1):
+            stays = stays.repeat_interleave(self._model.scale, axis)
+        return measure(made, before, stays, **options)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,13 @@ def pipe():
     )  # fmt: skip
     made.set_progress_bar_config(disable=True)
     return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for k in range(4):
+        grey = 40 + 50 * k
+        pixels = np.clip(grey + generator.normal(0, 20, (40, 120, 3)), 0, 255).astype("uint8")
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    return str(tmp_path)

@@ -181,7 +181,7 @@ def test_an_edit_leaves_the_background_alone_and_follows_the_new_prompt():
     assert torch.allclose(results.content[:, :, inside], sources[:, :, inside], atol=1e-4)
     assert (results.content - sources)[:, :, edit.masks["region 1"] > 0.99].abs().mean() > 0.1
     assert torch.equal(edit.sources([3]), sources[3:4])  # of its seed alone
-    real = Results(edit.composed(12, 5), {}, [])
+    real = Results(edit.subject.composed(12, 5), {}, [])
     prompts = next(m for m in edit.measures() if m.name == "prompts")
     assert prompts.of(results).value > prompts.of(Results(sources, {}, [])).value
     assert prompts.of(real).value > prompts.of(Results(sources, {}, [])).value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import pgm_sync as ps
 from pgm_sync import tasks
@@ -106,16 +105,6 @@ def test_long_canvases_take_prompts_too():
     first, last = learned.potential(("w0", "w1")).mean, learned.potential(("w19", "w20")).mean
     assert torch.allclose(first[:12], first[12:], atol=1e-5)
     assert not torch.allclose(first, last, atol=0.1)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    generator = np.random.default_rng(0)
-    for k in range(4):
-        grey = 40 + 50 * k
-        pixels = np.clip(grey + generator.normal(0, 20, (40, 120, 3)), 0, 255).astype("uint8")
-        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
-    return str(tmp_path)
 
 
 def test_pictures_of_a_folder(folder):
