@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -74,7 +74,8 @@ class Texture(Task):
     def scene(self) -> Scene:
         graph = texture_graph(self.atlas, view=self._model.shape)
         learned = self.unfitted.fit(seed=self.seed)
-        return Scene(graph, self._model.denoiser, self._model.scheduler, learned)
+        ours: dict[str, dict[str, Any]] = {"": {"posterior_covariance": "denoiser"}, "surrogate C": {}}
+        return Scene(graph, self._model.denoiser, self._model.scheduler, learned, ours)
 
     @cached_property
     def unfitted(self) -> Unfitted:
