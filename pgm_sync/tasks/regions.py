@@ -24,7 +24,7 @@ def derived_region(
     strength: float = STRENGTH,
     ratio: float = RATIO,
 ) -> Tensor:  # (H, W), 0 or 1, float64
-    """Where a denoiser predicts other noise under the new prompt than under the old one (Couairon et al., 2023).
+    """Where a denoiser predicts other noise under the new prompt than under the old one [Couairon2023]_.
 
     Differences are averaged over `maps` noises and the channels, where `strength` of the noise schedule has passed, cut
     at `ratio` times their mean, and the region is where they exceed half of that: the mask that diffusers'
