@@ -166,16 +166,22 @@ class Edit(Mask):
                 "background", "PSNR of what should stay, dB, at most 100", "higher", lambda r: self._kept(r, psnr)
             ),
             Measure(
-                "background SSIM", "structural similarity of what should stay; 1: the same", "higher",
-                lambda r: self._kept(r, ssim, window=SIMILAR),
+                "background SSIM", "structural similarity of what should stay, in 256 levels; 1: the same", "higher",
+                lambda r: self._kept(r, _ssim),
             ),
         ]  # fmt: skip
 
-    def _kept(self, results: Results, measure: Callable[..., Estimate], **options: Any) -> Estimate:
+    def _kept(self, results: Results, measure: Callable[..., Estimate]) -> Estimate:
         if not results.samples:  # real pictures are edits of none
             return Estimate(math.nan, math.nan, math.nan, 0)
         made, before = (self._model.decode(x) for x in (results.content, self.sources(results.seeds)))
         stays = self.masks["background"] > 0.99
         for axis in (0, 1):
             stays = stays.repeat_interleave(self._model.scale, axis)
-        return measure(made, before, stays, **options)
+        return measure(made, before, stays)
+
+
+def _ssim(pictures: Tensor, originals: Tensor, mask: Tensor) -> Estimate:
+    """Of pictures as files hold them: below their levels there is nothing to see."""
+    pictures, originals = ((x * 127.5).round() / 127.5 for x in (pictures, originals))
+    return ssim(pictures, originals, mask, window=SIMILAR)
