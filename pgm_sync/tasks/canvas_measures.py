@@ -20,7 +20,7 @@ from ..evaluation import (
 )
 from ..maps import Crop
 from ..metrics import Estimate
-from .base import DRAWS, Measure, Results
+from .base import DRAWS, Measure, Results, distance_to
 from .models import Model
 from .reading import photo_features, photo_maps
 
@@ -37,20 +37,16 @@ class CanvasMeasures:
     along: int  # the axis from end to end, -1 or -2
     wrap: bool  # the right border continues at the left
 
-    @cached_property
+    @property
     def window(self) -> tuple[int, int]:
         """Height and width of a window."""
-        height, width = self.model.shape[-2:]
-        return height, width
+        return self.model.size
 
     def of_pictures(self, real: Tensor) -> list[Measure]:
         """Against real pictures of the canvas's size."""
         between = self.between(real)
         return [
-            Measure(
-                "energy distance", "of whole pictures to held-out photographs; 0: the same distribution", "lower",
-                lambda r: energy_distance(r.content, real, draws=DRAWS),
-            ),
+            distance_to(real, "of whole pictures to held-out photographs; 0: the same distribution"),
             Measure(
                 "off-grid windows", "energy distance of windows half way between those that were denoised", "lower",
                 lambda r: energy_distance(self.between(r.content), between, draws=DRAWS),

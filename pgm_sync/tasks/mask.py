@@ -77,7 +77,7 @@ class Mask(Task):
     def masks(self) -> dict[str, Tensor]:
         """How much every trajectory counts at every element, ``(H, W)``; they sum to one."""
         count = len(self.shown) - 1
-        height, width = self._model.shape[-2:]
+        height, width = self._model.size
         y, x = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2 for size in (height, width))
         radius = min(RADIUS[0] / count, RADIUS[1]) * width
         found = {}

@@ -41,6 +41,12 @@ class Model:
         """Of one view."""
         return tuple(self.denoiser.shape)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of one view, of pictures."""
+        height, width = self.shape[-2:]
+        return height, width
+
 
 def load_model(name: str, guidance: float = 1.0, device: torch.device | str = "cpu") -> Model:
     """An embedded denoiser, or a Stable Diffusion checkpoint (1.x, 2.x) that diffusers' `from_pretrained` finds.

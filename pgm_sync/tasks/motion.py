@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..evaluation import energy_distance, mean, residual, transition_jump
+from ..evaluation import mean, residual, transition_jump
 from ..graph import FactorGraph, wide_canvas
 from ..graph.factor_graph import Name
 from ..learning.learned_features import pca_features
 from ..zoo.data.motion import FRAMES, SCALE, energy, motions, physics_residual
-from .base import DRAWS, Measure, Scene, Task, Unfitted, generator
+from .base import Measure, Scene, Task, Unfitted, distance_to, generator
 from .models import Model, load_model
 
 LEARN_FROM = 2000  # simulated long motions
@@ -73,10 +73,7 @@ class Motion(Task):
         real = self._real[0]
         borders = range(FRAMES - (FRAMES - self.stride) // 2, self.frames, self.stride)
         return [
-            Measure(
-                "energy distance", "of whole motions to simulated ones; 0: the same distribution", "lower",
-                lambda r: energy_distance(r.content, real, draws=DRAWS),
-            ),
+            distance_to(real, "of whole motions to simulated ones; 0: the same distribution"),
             Measure(
                 "physics residual", "root mean square violation of the equations of motion, in units of windows",
                 "lower", lambda r: residual(r.content, physics_residual),

@@ -114,6 +114,11 @@ def _crop(picture: Tensor, shape: tuple[int, int, int], scale: float, top: float
     return interpolate(piece, shape[-2:], mode="bilinear", antialias=True, align_corners=False)[0]
 
 
+def class_means(contents: Tensor, labels: Tensor, count: int) -> Tensor:  # (n, *shape), (n) -> (count, *shape)
+    """The mean content of each of `count` classes."""
+    return torch.stack([contents[labels == k].mean(0) for k in range(count)])
+
+
 def close(crops: Tensor, margin: int) -> Tensor:  # (n, C, H, W + margin) -> (n, C, H, W)
     """Crops whose right end goes on at their left: the last `margin` columns fade into the first.
 

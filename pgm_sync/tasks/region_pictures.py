@@ -20,9 +20,9 @@ from ..maps import DCT, Features
 from ..metrics import Estimate
 from ..zoo import PHOTOGRAPHS
 from ..zoo.light import lights, lit
-from .base import DRAWS, Measure, generator
+from .base import DRAWS, Measure, distance_to, generator
 from .models import Model
-from .photos import crops
+from .photos import class_means, crops
 from .reading import photo_features, pixel_classifier
 
 LEARN_FROM = 2000  # pictures
@@ -64,12 +64,6 @@ class RegionPictures(abc.ABC):
     def shown(self, content: Tensor) -> Tensor:
         """Contents as pictures in [-1, 1]."""
         return self.model.decode(content)
-
-    @property
-    def side(self) -> tuple[int, int]:
-        """Height and width of contents."""
-        height, width = self.model.shape[-2:]
-        return height, width
 
     def seen(self, name: str, modes: int) -> Features:
         """Cosine modes per channel of what is only this trajectory's; the first are its mean colour."""
@@ -135,7 +129,7 @@ class Composed(RegionPictures):
 
     def _crops(self, n: int, draws: torch.Generator, pictures: Sequence[str]) -> tuple[Tensor, Tensor]:
         return zoo.wide_crops(
-            (3, *self.side), n, "train", generator=draws, pictures=pictures, return_photos=True
+            (3, *self.model.size), n, "train", generator=draws, pictures=pictures, return_photos=True
         )
 
     def data(self) -> tuple[dict[Name, Tensor], Tensor | None]:
@@ -162,10 +156,7 @@ class Composed(RegionPictures):
     def measures(self) -> list[Measure]:
         real = self._heldout[0]
         return [
-            Measure(
-                "energy distance", "of pictures to other photograph crops composed in one light; 0: the same", "lower",
-                lambda r: energy_distance(r.content, real, draws=DRAWS),
-            ),
+            distance_to(real, "of pictures to other photograph crops composed in one light; 0: the same"),
             Measure(
                 "KID", "squared MMD to them in features of the embedded classifier, no unit; 0: the same", "lower",
                 lambda r: kernel_distance(self.shown(r.content), self.shown(real), photo_features, draws=DRAWS),
@@ -214,7 +205,7 @@ class Whole(RegionPictures):
     def _crops(
         self, n: int, split: str, draws: torch.Generator, pictures: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        height, width = (size * self.model.scale for size in self.side)
+        height, width = (size * self.model.scale for size in self.model.size)
         found, labels = crops((3, height, width), n, split, draws, pictures, self.folder)
         return self.model.encode(found), labels
 
@@ -233,8 +224,7 @@ class Whole(RegionPictures):
 
     @cached_property
     def _means(self) -> Tensor:  # (classes, *shape)
-        contents, labels = self._training
-        return torch.stack([contents[labels == k].mean(0) for k in range(len(self._classes))])
+        return class_means(*self._training, len(self._classes))
 
     def _of_prompts(self, contents: Tensor, labels: Tensor) -> dict[Name, Tensor]:
         """What every trajectory shows of pictures, as if they were of its prompt."""

@@ -22,7 +22,7 @@ from ..zoo import PHOTOGRAPHS
 from .base import Measure, Scene, Task, Unfitted, generator
 from .canvas_measures import CanvasMeasures
 from .models import Model, load_model
-from .photos import close, crops, fit_photographs
+from .photos import class_means, close, crops, fit_photographs
 from .reading import pixel_classifier
 
 CROPS = 2000  # pictures to learn from
@@ -96,7 +96,7 @@ class Wide(Task):
         """Down and across, in elements."""
         if self.stride:
             return self.stride // self._model.scale, self.stride // self._model.scale
-        down, across = (max(1, 3 * s // 4) for s in self._window)
+        down, across = (max(1, 3 * s // 4) for s in self._model.size)
         while self.wrap and self._canvas[-1] % across:
             across -= 1
         return down, across
@@ -110,7 +110,7 @@ class Wide(Task):
             canvas[self._along] = length
         down, across = self._strides
         return wide_canvas(
-            canvas, self._window, across if down == across else (down, across), neighbours=self.neighbours,
+            canvas, self._model.size, across if down == across else (down, across), neighbours=self.neighbours,
             features=self._features if coupled else None, wrap=self.wrap,
         )  # fmt: skip
 
@@ -154,11 +154,6 @@ class Wide(Task):
         assert found is not None  # it was made so
         return found[1]
 
-    @property
-    def _window(self) -> tuple[int, int]:
-        height, width = self._model.shape[-2:]
-        return height, width
-
     @cached_property
     def unfitted(self) -> Unfitted | None:
         """None for a canvas longer than any picture, whose potentials are learned from pairs of windows."""
@@ -200,11 +195,11 @@ class Wide(Task):
             return JointGaussian(mean, learned.covariance)
 
         return wide_canvas(
-            self._canvas, self._window, self._strides, potential=potential, features=self._features
+            self._canvas, self._model.size, self._strides, potential=potential, features=self._features
         )
 
     def _class_means(self, pictures: Tensor, labels: Tensor) -> Tensor:  # (classes, *canvas)
-        return torch.stack([pictures[labels == k].mean(0) for k in range(len(self._classes))])
+        return class_means(pictures, labels, len(self._classes))
 
     # ---- pictures to learn from and to compare with
 
@@ -272,7 +267,7 @@ class Wide(Task):
     @cached_property
     def _heldout_windows(self) -> dict[str | None, Tensor]:
         """Held-out windows ``(n, *window)`` by prompt."""
-        size = (3, self._window[0] * self._model.scale, self._window[1] * self._model.scale)
+        size = (3, self._model.size[0] * self._model.scale, self._model.size[1] * self._model.scale)
         prompts = [None] if self._plain else dict.fromkeys(self._of_windows)
         made = {}
         for prompt in prompts:
@@ -307,6 +302,6 @@ class Wide(Task):
     @cached_property
     def _classifier(self) -> Any:
         """Of single windows."""
-        size = (3, *self._window)
+        size = (3, *self._model.size)
         found, labels = crops(size, 500 * len(self._classes), "train", generator(self.seed, 2), self._classes)
         return pixel_classifier(found.flatten(1), labels)

@@ -120,7 +120,7 @@ class Trainer:
                 f"{path} is no checkpoint of {self.recipe.name}: {error}", path=str(path)
             ) from error
         self.seed, self.step, self.minutes = state["seed"], state["step"], state["minutes"]
-        self.restarts = state["restarts"]
+        self.restarts = state.get("restarts", [])  # not in older ones
 
 
 def cumulative_alphas() -> Tensor:  # (STEPS)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...evaluation import energy_distance, far_correlation, view_disagreement
+from ...evaluation import far_correlation, view_disagreement
 from ...graph.factor_graph import Name
 from ...maps import DCT, LinearMap
 from ...metrics import Measurement
-from ..base import DRAWS, Measure, Results, Scene, Task, Unfitted, generator
+from ..base import Measure, Results, Scene, Task, Unfitted, distance_to, generator
 from ..models import Model, load_model
 from .atlas import Atlas, make_atlas
 from .cameras import ring_cameras
@@ -63,8 +63,7 @@ class Texture(Task):
     @cached_property
     def atlas(self) -> Atlas:
         """Which texel every pixel shows."""
-        height, width = self._model.shape[-2:]
-        return make_atlas(self.surface, ring_cameras(self.surface, self.views, resolution=(height, width)))
+        return make_atlas(self.surface, ring_cameras(self.surface, self.views, resolution=self._model.size))
 
     @cached_property
     def _model(self) -> Model:
@@ -101,10 +100,7 @@ class Texture(Task):
     def measures(self) -> list[Measure]:
         real = self._real[0]
         return [
-            Measure(
-                "energy distance", "of textures to held-out simulated ones; 0: the same distribution", "lower",
-                lambda r: energy_distance(r.content, real, draws=DRAWS),
-            ),
+            distance_to(real, "of textures to held-out simulated ones; 0: the same distribution"),
             Measure(
                 "back and front", "correlation of the mean brightness of opposite views; of simulated textures as in "
                 "the last row", self._opposite(real).value, lambda r: self._opposite(r.content),
