@@ -37,7 +37,8 @@ for row, (method, results) in zip(axes, made.items(), strict=True):
 # Energy distance to real pictures composed in one light (0: the same distribution), and by how much the brightness of
 # regions differs from the background's (as close to that of real ones as possible).
 
-distance, mismatch, _ = regions.measures()
+measures = {measure.name: measure for measure in regions.measures()}
+distance, mismatch = measures["energy distance"], measures["light mismatch"]
 for method, results in made.items():
     print(f"{method:15} {distance.of(results)}   {mismatch.of(results)}, real {mismatch.better:.3f}")
 gap = {method: abs(mismatch.of(results).value - mismatch.better) for method, results in made.items()}
