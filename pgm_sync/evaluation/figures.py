@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from ..errors import ShapeError
+from ..errors import ShapeError, UnknownNameError, listed
 from ..inspection.plots import pyplot
-from .comparison import WORSE
+from .comparison import WORSE, rounded
 from .scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ["#2166ac", "#4d9a6b", "#8e6bb0", "#b8860b", "#5b8f9e", "#a3527a", "#6d6d69", "#94a33a"]
 HIGHLIGHT = "#c8501a"
+PALE, DARK = 0.06, 0.62  # of the colour map, for the best and the worst place
 
 
-def draw_ranks(board: Scoreboard, highlight: str | None = None, ax: Axes | None = None) -> Axes:
-    """Methods by place on the main metric of every task, best on top; one line per method, named at its end.
+def draw_ranks(
+    board: Scoreboard, highlight: str | None = None, ax: Axes | None = None, methods: Iterable[str] | None = None
+) -> Axes:
+    """A row per method and a column per task: its rank on the main metric, and the value.
 
-    Full markers are best or tied with it, by paired intervals; the number in a marker is the rank, which methods that
-    cannot be told apart share. A method that was not run on a task has a gap there. `highlight` is drawn on top.
-    `ax` is where to draw; by default new axes.
+    The darker, the more of the methods on that task are better, by paired intervals; methods that cannot be told apart
+    share a rank. Framed are the best, and those tied with it; empty where a method was not run. Rows are in the order
+    of their mean share of better methods. `highlight` is the row to point out; `methods` are those to show, by default
+    all, ranked among all of the board in any case; `ax` is where to draw, by default new axes.
 
     >>> import torch
     >>> from pgm_sync.evaluation import Scoreboard, mean
@@ -29,63 +33,59 @@ def draw_ranks(board: Scoreboard, highlight: str | None = None, ax: Axes | None 
     >>> for method, error in {"averaging": x + 0.2, "learned": x}.items():
     ...     board.add("wide", method, "error", mean(error), better="lower")
     >>> axes = draw_ranks(board, highlight="learned")
-    >>> [label.get_text() for label in axes.get_xticklabels()]
-    ['wide']
+    >>> [label.get_text() for label in axes.get_yticklabels()]
+    ['learned', 'averaging']
 
-    Raises MissingPackageError without matplotlib, ShapeError on an empty board.
+    Raises MissingPackageError without matplotlib, ShapeError on an empty board, UnknownNameError.
     """
     plt = pyplot()
-    tasks, methods = board.tasks(), [name for name in board.methods() if name not in board.aims]
+    tasks = board.tasks()
     if not tasks:
         raise ShapeError("a scoreboard without cells has no ranks to draw")
-    table = {task: board.standings(task) for task in tasks}
-    places = {task: {row.method: k + 1 for k, row in enumerate(rows)} for task, rows in table.items()}
-    most = max(len(rows) for rows in table.values())
+    table = {task: {row.method: row for row in board.standings(task)} for task in tasks}
+    ranked = [name for name in board.methods() if any(name in rows for rows in table.values())]
+    chosen = ranked if methods is None else list(methods)
+    unknown = [name for name in [*chosen, *([highlight] if highlight else [])] if name not in ranked]
+    if unknown:
+        raise UnknownNameError(f"the scoreboard ranks no {unknown[0]!r}; it has {listed(ranked, 40)}", name=unknown[0])
+
+    def better(task: str, method: str) -> float:
+        """Which share of the others is."""
+        return (table[task][method].rank - 1) / max(1, len(table[task]) - 1)
+
+    def mean_share(method: str) -> float:
+        own = [better(task, method) for task in tasks if method in table[task]]
+        return sum(own) / len(own)
+
+    rows = sorted(chosen, key=mean_share)
     if ax is None:
-        size = (2.6 + 1.25 * len(tasks), 1.0 + 0.42 * most)
+        size = (1.9 + 1.3 * len(tasks), 0.7 + 0.42 * len(rows))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
-    plain = [method for method in methods if method != highlight]
-    colours = {method: COLOURS[k % len(COLOURS)] for k, method in enumerate(plain)}
-    for method in [*plain, *([highlight] if highlight in methods else [])]:
-        assert method is not None  # highlight is one of the methods
-        first = method == highlight
-        colour = HIGHLIGHT if first else colours[method]
-        order = 4 if first else 2
-        ys = [places[task].get(method, float("nan")) for task in tasks]
-        ax.plot(
-            range(len(tasks)),
-            ys,
-            color=colour,
-            lw=2.6 if first else 1.3,
-            alpha=1 if first else 0.75,
-            zorder=order,
-        )
+    colours = plt.get_cmap("Blues")
+    for y, method in enumerate(rows):
         for x, task in enumerate(tasks):
-            if method not in places[task]:
+            if method not in table[task]:
                 continue
-            row = table[task][method]
-            full = row.status != WORSE
-            face, ink = (colour, "white") if full else ("white", colour)
-            ax.plot(x, places[task][method], "o", ms=14, mfc=face, mec=colour, mew=1.4, zorder=order + 0.1)
-            at = (x, places[task][method])
-            ax.annotate(
-                str(row.rank),
-                at,
-                ha="center",
-                va="center_baseline",
-                fontsize=8,
-                color=ink,
-                zorder=order + 0.2,
-            )
-        last = max(x for x, task in enumerate(tasks) if method in places[task])
-        at = (last, places[tasks[last]][method])
-        beside: dict[str, Any] = {"xytext": (11, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(method, at, **beside, fontsize=9, color=colour, fontweight="bold" if first else "normal")
-    ax.set_xticks(range(len(tasks)), tasks, fontsize=9)
-    ax.set_xlim(-0.35, len(tasks) - 1 + 0.35)
-    ax.set_ylim(most + 0.6, 0.4)
-    ax.set_yticks([])
-    ax.set_ylabel("better →", loc="top", fontsize=9)
+            row, share = table[task][method], better(task, method)
+            best = row.status != WORSE
+            face = colours(PALE + (DARK - PALE) * share)
+            ax.add_patch(plt.Rectangle((x - 0.47, y - 0.43), 0.94, 0.86, fc=face, lw=0))
+            if best:
+                frame = plt.Rectangle((x - 0.455, y - 0.4), 0.91, 0.8, fc="none", ec=HIGHLIGHT, lw=1.8)
+                ax.add_patch(frame)
+            ink = "white" if share > 0.75 else "#222222"
+            number = rounded(board[task, method, board.metrics(task)[0]].estimate).split(" [")[0]
+            ax.text(x - 0.25, y, str(row.rank), ha="center", va="center", fontsize=11, color=ink,
+                    fontweight="bold" if best else "normal")  # fmt: skip
+            ax.text(x + 0.38, y, number, ha="right", va="center", fontsize=8, color=ink)
+    ax.set_xticks(range(len(tasks)), tasks, fontsize=9.5)
+    ax.set_yticks(range(len(rows)), rows, fontsize=9.5)
+    for label, method in zip(ax.get_yticklabels(), rows, strict=True):
+        if method == highlight:
+            label.set(color=HIGHLIGHT, fontweight="bold")
+    ax.xaxis.tick_top()
+    ax.set_xlim(-0.5, len(tasks) - 0.5)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax

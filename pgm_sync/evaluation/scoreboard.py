@@ -153,6 +153,29 @@ class Scoreboard:
         if self.path is not None:
             write_atomically(self.path, self.to_json().encode())
 
+    def update(self, other: Scoreboard, replace: bool = False) -> None:
+        """Add the cells of another board, its main metrics and its aims: boards of several runs become one.
+
+        >>> from pgm_sync.evaluation import mean
+        >>> board, other = Scoreboard(), Scoreboard(aims=["real"])
+        >>> other.add("wide", "real", "error", mean(torch.zeros(3)), better="lower")
+        >>> board.update(other)
+        >>> len(board), board.aims
+        (1, ['real'])
+
+        Where both have a main metric for a task, this board's stays. Raises as `add`, before anything is added where
+        both have a cell, unless `replace`.
+        """
+        twice = [key for key in other.cells if key in self.cells]
+        if twice and not replace:
+            raise DuplicateNameError(f"both have a cell {twice[0]}; replace=True overwrites it", name=twice[0])
+        self.main = {**other.main, **self.main}
+        self.aims = list(dict.fromkeys([*self.aims, *other.aims]))
+        for cell in other:
+            self.add(
+                cell.task, cell.method, cell.metric, cell.estimate, cell.better, cell.cost, cell.note, replace=replace
+            )
+
     def tasks(self) -> list[str]:
         """Names of the tasks, in the order in which they came."""
         return list(dict.fromkeys(cell.task for cell in self))

@@ -135,12 +135,28 @@ def test_csv():
     (lambda b: b["wide", "learned", "FID"], UnknownNameError, "no cell"),
     (lambda b: Scoreboard(main={"wide": "x"}).metrics("wide"), UnknownNameError, "no task"),
     (lambda b: draw_ranks(Scoreboard()), ShapeError, "without cells"),
+    (lambda b: draw_ranks(b, methods=["mine"]), UnknownNameError, "ranks no 'mine'"),
+    (lambda b: draw_ranks(b, highlight="mine"), UnknownNameError, "ranks no 'mine'"),
 ])  # fmt: skip
 def test_bad_input(call, error, message):
     board = filled()
     with pytest.raises(error, match=message):
         call(board)
     assert len(board) == 8
+
+
+def test_boards_of_several_runs_become_one(tmp_path):
+    one, whole = Scoreboard(tmp_path / "board.json", main={"wide": "ratio"}), filled()
+    whole.main, whole.aims = {"wide": "error", "edit": "PSNR"}, ["real"]
+    one.add("wide", "learned", "error", Estimate(1, 0, 2, 3), "lower")
+    with pytest.raises(DuplicateNameError, match="both have a cell .*learned"):
+        one.update(whole)
+    assert len(one) == 1
+    one.update(whole, replace=True)
+    assert Scoreboard.read(tmp_path / "board.json").to_markdown() == one.to_markdown()
+    assert sorted(cell.key for cell in one) == sorted(cell.key for cell in whole)
+    assert one["wide", "learned", "error"].estimate.value == whole["wide", "learned", "error"].estimate.value
+    assert (one.main, one.aims) == ({"wide": "ratio", "edit": "PSNR"}, ["real"])
 
 
 def test_a_cell_is_replaced_when_asked():
@@ -189,14 +205,30 @@ def test_sheets_that_do_not_pair():
 
 
 def test_the_figure_of_ranks():
-    ax = draw_ranks(filled(), highlight="learned")
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["wide", "edit"]
-    texts = [t.get_text() for t in ax.texts]
-    assert sorted(t for t in texts if not t.isdigit()) == ["averaging", "learned", "tuned"]
-    assert sorted(t for t in texts if t.isdigit()) == ["1", "1", "1", "2", "3"]
     import matplotlib.pyplot as plt
 
+    ax = draw_ranks(filled(), highlight="learned")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["wide", "edit"]
+    rows = [t.get_text() for t in ax.get_yticklabels()]
+    assert rows == ["tuned", "averaging", "learned"]  # as shares of better methods are 0, 1/2 and 1/2
+    assert [t.get_fontweight() for t in ax.get_yticklabels()] == ["normal", "normal", "bold"]
+    shown = {t.get_position()[::-1]: t.get_text() for t in ax.texts}
+    ranks = {(rows[y], round(x + 0.25)): text for (y, x), text in shown.items() if text.isdigit()}
+    assert ranks == {
+        (method, k): str(rank)
+        for k, task in enumerate(filled().ranks().values())
+        for method, rank in task.items()
+    }
+    framed = [patch for patch in ax.patches if patch.get_facecolor()[3] == 0]
+    assert len(framed) == sum(rank == "1" for rank in ranks.values())
     plt.close(ax.figure)
+
+    fewer = draw_ranks(filled(), methods=["tuned"])
+    assert [t.get_text() for t in fewer.get_yticklabels()] == ["tuned"]
+    assert {t.get_text() for t in fewer.texts if t.get_text().isdigit()} == {
+        str(rank["tuned"]) for rank in filled().ranks().values() if "tuned" in rank
+    }
+    plt.close(fewer.figure)
 
 
 def test_aims_are_shown_and_take_no_part(tmp_path):
