@@ -163,8 +163,8 @@ class Scoreboard:
         >>> len(board), board.aims
         (1, ['real'])
 
-        Where both have a main metric for a task, this board's stays. Raises as `add`, before anything is added where
-        both have a cell, unless `replace`.
+        Where both have a main metric for a task, this board's stays. Raises DuplicateNameError, before anything is
+        added, where both have a cell, unless `replace`; else as `add`.
         """
         twice = [key for key in other.cells if key in self.cells]
         if twice and not replace:
