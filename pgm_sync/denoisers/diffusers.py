@@ -132,7 +132,8 @@ class GuidedDenoiser(PredictingDenoiser):
 
     Two questions to `denoiser` per step, one at a `scale` of 1. `unconditional` is the condition without content, one
     for all samples: a null class, the embedding of an empty prompt, or None for a network that takes no condition
-    there. A learned variance is the conditional one.
+    there. Of two dictionaries, what `unconditional` does not have is as in the condition: a depth image stays where
+    the text goes. A learned variance is the conditional one.
     `rescale` in [0, 1] brings the standard deviation back towards that of the conditional prediction (Lin et al., 2024,
     Eq. 15 and 16), as diffusers' ``guidance_rescale``.
 
@@ -169,7 +170,10 @@ class GuidedDenoiser(PredictingDenoiser):
         given = self.denoiser.predict(noisy, level, condition)
         if self.scale == 1:
             return given
-        free = self.denoiser.predict(noisy, level, self.unconditional)
+        without = self.unconditional
+        if isinstance(condition, Mapping) and isinstance(without, Mapping):
+            without = {**condition, **without}
+        free = self.denoiser.predict(noisy, level, without)
         axis = noisy.ndim - len(self.shape)
         mean, free_mean = (mean_part(x, noisy, axis) if self.shape else x for x in (given, free))
         guided = free_mean + self.scale * (mean - free_mean)

@@ -48,14 +48,16 @@ class Results(NamedTuple):
     seeds: Sequence[int]  # of the rows
 
 
-def distance_to(real: Tensor, what: str) -> Measure:
+def distance_to(real: Tensor, what: str, seen: Callable[[Tensor], Tensor] = lambda content: content) -> Measure:
     """The energy distance of results to real ones ``(m, *shape)``, said in `what`: the main measure of most tasks.
+
+    `seen` is what of a result's content is compared, all of it by default.
 
     >>> near = distance_to(torch.zeros(9, 1), "of the contents to zeros")
     >>> near.name, near.better
     ('energy distance', 'lower')
     """
-    return Measure("energy distance", what, "lower", lambda r: energy_distance(r.content, real, draws=DRAWS))
+    return Measure("energy distance", what, "lower", lambda r: energy_distance(seen(r.content), real, draws=DRAWS))
 
 
 class Unfitted(NamedTuple):

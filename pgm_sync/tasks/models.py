@@ -35,6 +35,7 @@ class Model:
     decode: Callable[[Tensor], Tensor] = _as_it_is  # contents (n, *shape) -> pictures (n, C, H, W) in [-1, 1]
     encode: Callable[[Tensor], Tensor] = _as_it_is
     scale: int = 1  # pixels per element of a content
+    controlled: bool = False  # conditions need a "controlnet_cond", pictures (n, 3, H, W) in [0, 1]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,20 +49,57 @@ class Model:
         return height, width
 
 
-def load_model(name: str, guidance: float = 1.0, device: torch.device | str = "cpu") -> Model:
+class ControlledUNet(torch.nn.Module):
+    """A `unet` of diffusers and the `controlnet` that steers it, called like a U-Net with one more `controlnet_cond`.
+
+    Raises UnsupportedError for several ControlNets at once.
+    """
+
+    def __init__(self, unet: Any, controlnet: Any):
+        super().__init__()
+        if not hasattr(controlnet, "controlnet_cond_embedding"):
+            raise UnsupportedError(f"{type(controlnet).__name__} is not one ControlNet; take one")
+        self.unet, self.controlnet = unet, controlnet
+
+    @property
+    def config(self) -> Any:
+        """The U-Net's."""
+        return self.unet.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The U-Net's."""
+        found: torch.dtype = self.unet.dtype
+        return found
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, controlnet_cond: Tensor) -> Any:
+        """The U-Net's output with what the ControlNet adds to its blocks."""
+        given = {"encoder_hidden_states": encoder_hidden_states}
+        down, middle = self.controlnet(sample, timestep, controlnet_cond=controlnet_cond, return_dict=False, **given)
+        return self.unet(
+            sample, timestep, down_block_additional_residuals=down, mid_block_additional_residual=middle, **given
+        )
+
+
+def load_model(
+    name: str, guidance: float = 1.0, device: torch.device | str = "cpu", control: str | None = None
+) -> Model:
     """An embedded denoiser, or a Stable Diffusion checkpoint (1.x, 2.x) that diffusers' `from_pretrained` finds.
 
-    `guidance` is the scale of classifier-free guidance; 1 is none. Closed forms of the zoo know no guidance.
+    `guidance` is the scale of classifier-free guidance; 1 is none. Closed forms of the zoo know no guidance. `control`
+    is the name of a ControlNet checkpoint for the other one.
 
     >>> load_model("photo-patches").shape
     (3, 24, 24)
 
     Raises UnknownNameError for a name that is neither (a checkpoint's has a slash, or is a folder),
-    UnsupportedError for another kind of pipeline, and for guidance of a closed form.
+    UnsupportedError for another kind of pipeline, for guidance of a closed form, and for control of what is embedded.
     """
     from pathlib import Path
 
     if name in zoo.names():
+        if control is not None:
+            raise UnsupportedError(f"{name} knows no ControlNet; leave control={control!r} away, or name a checkpoint")
         return _embedded(name, guidance, device)
     if "/" not in name and not Path(name).is_dir():
         raise UnknownNameError(
@@ -69,9 +107,14 @@ def load_model(name: str, guidance: float = 1.0, device: torch.device | str = "c
             "organisation/name, or lie in a folder",
             name=name,
         )
-    from diffusers import DiffusionPipeline
+    from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionControlNetPipeline
 
-    return from_pipeline(DiffusionPipeline.from_pretrained(name).to(device), guidance, name)
+    if control is None:
+        pipe = DiffusionPipeline.from_pretrained(name)
+    else:
+        net = ControlNetModel.from_pretrained(control)
+        pipe = StableDiffusionControlNetPipeline.from_pretrained(name, controlnet=net)
+    return from_pipeline(pipe.to(device), guidance, name)
 
 
 def _embedded(name: str, guidance: float, device: torch.device | str) -> Model:
@@ -119,14 +162,19 @@ def even_scheduler(low: float = -9.0, high: float = 10.0) -> Any:
 
 
 def from_pipeline(pipe: Any, guidance: float = 7.5, name: str = "pipeline") -> Model:
-    """A Stable Diffusion pipeline as a `Model` of latents. Raises UnsupportedError for one of another kind."""
+    """A Stable Diffusion pipeline, with a ControlNet or without, as a `Model` of latents.
+
+    Raises UnsupportedError for one of another kind.
+    """
     if not all(hasattr(pipe, part) for part in ("unet", "vae", "encode_prompt")) or hasattr(pipe, "text_encoder_2"):
         raise UnsupportedError(
             f"{type(pipe).__name__} is not of Stable Diffusion's kind (one text encoder, a U-Net, a VAE); take "
             "`ps.attach` with the pipeline itself, as examples/checkpoints does"
         )
     size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
-    own = DiffusersDenoiser(pipe.unet, (channels, size, size), pipe.scheduler.config.prediction_type)
+    control = getattr(pipe, "controlnet", None)
+    network = pipe.unet if control is None else ControlledUNet(pipe.unet, control)
+    own = DiffusersDenoiser(network, (channels, size, size), pipe.scheduler.config.prediction_type)
 
     @torch.no_grad()
     def embed(prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -141,4 +189,5 @@ def from_pipeline(pipe: Any, guidance: float = 7.5, name: str = "pipeline") -> M
         decode=lambda latents: decode_latents(pipe.vae, latents),
         encode=lambda pictures: encode_images(pipe.vae, pictures),
         scale=pipe.vae_scale_factor,
+        controlled=control is not None,
     )

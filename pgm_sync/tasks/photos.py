@@ -23,7 +23,7 @@ def crops(
     shape: tuple[int, int, int],  # (3, H, W)
     n: int,
     split: str,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     pictures: Sequence[str] = PHOTOGRAPHS,
     folder: str | None = None,
 ) -> tuple[Tensor, Tensor]:  # (n, 3, H, W) in [-1, 1], (n) the picture of each
@@ -48,6 +48,11 @@ def crops(
     )
 
 
+def kinds(pictures: Sequence[str] = PHOTOGRAPHS, folder: str | None = None, split: str = "train") -> int:
+    """How many pictures `crops` are of: of every one there is the same number of crops, but for a remainder."""
+    return len(pictures) if folder is None else len(_paths(folder, split))
+
+
 def fit_photographs(shape: tuple[int, int, int], pictures: Sequence[str] = PHOTOGRAPHS) -> bool:
     """Whether the embedded photographs are large enough for such crops."""
     return _fits(shape, pictures, False) or _fits(shape, pictures, True)
@@ -64,16 +69,9 @@ def _limit(shape: tuple[int, int, int], pictures: Sequence[str], upright: bool) 
 
 
 def _of_folder(
-    shape: tuple[int, int, int], n: int, split: str, generator: torch.Generator, folder: str
+    shape: tuple[int, int, int], n: int, split: str, generator: torch.Generator | None, folder: str
 ) -> tuple[Tensor, Tensor]:
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in ENDINGS)
-    if len(paths) < 4:
-        raise ParameterError(
-            f"the folder {folder!r} has {len(paths)} pictures ({', '.join(ENDINGS)}); at least 4 are needed, half of "
-            "them to compare with",
-            folder=folder,
-        )
-    mine = paths[0 if split == "train" else 1 :: 2]
+    mine = _paths(folder, split)
     out = torch.empty(n, *shape)
     which = torch.arange(n)[torch.randperm(n, generator=generator)] % len(mine)
     u = torch.rand(3, n, generator=generator).tolist()
@@ -83,6 +81,17 @@ def _of_folder(
             picture = _read(path) if picture is None else picture
             out[i] = _crop(picture, shape, u[0][i], u[1][i], u[2][i], path)
     return out, which
+
+
+def _paths(folder: str, split: str) -> list[Path]:
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in ENDINGS)
+    if len(paths) < 4:
+        raise ParameterError(
+            f"the folder {folder!r} has {len(paths)} pictures ({', '.join(ENDINGS)}); at least 4 are needed, half of "
+            "them to compare with",
+            folder=folder,
+        )
+    return paths[0 if split == "train" else 1 :: 2]
 
 
 def _read(path: Path) -> Tensor:  # (3, H, W) in [-1, 1]

@@ -234,8 +234,9 @@ def write_run(
     from safetensors.torch import save
 
     folder = Path(folder)
-    tensors = {str(name): sample.clone() for name, sample in results.samples.items()}  # a content may be one of them
-    tensors["content"] = results.content.clone()
+    whole = {**{str(name): sample for name, sample in results.samples.items()}, "content": results.content}
+    # copies, since a content may be one of the samples
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in whole.items()}
     settings = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}  # type: ignore[arg-type]
     record = {
         "task": task.name,

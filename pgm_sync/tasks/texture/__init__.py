@@ -8,7 +8,7 @@ from .graph import texture_graph
 from .mesh import Surface, Texels, load_surface
 from .projection import project_views
 from .render import depth_image, look_up, render, save_turntable, turntable
-from .solids import joint_samples, solid_colours, view_samples
+from .solids import joint_samples, solid_colours, view_pictures, view_samples
 from .views import View, cast, cast_all
 
 __all__ = [
@@ -39,5 +39,6 @@ __all__ = [
     "sphere_cameras",
     "texture_graph",
     "turntable",
+    "view_pictures",
     "view_samples",
 ]
