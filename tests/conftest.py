@@ -52,3 +52,32 @@ def generator() -> torch.Generator:
 def _seeded() -> None:
     """What a test draws without a generator is the same in every run, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """CLIP's, of single characters."""
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=[], model_max_length=77)
+
+
+@pytest.fixture(scope="session")
+def clip(tokenizer):
+    """CLIP with random weights."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from pgm_sync.evaluation import Clip
+
+    words = len(tokenizer)
+    text = {"vocab_size": words, "bos_token_id": words - 2, "eos_token_id": words - 1, "pad_token_id": words - 1}
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={**text, **size}, vision_config={**size, "image_size": 16, "patch_size": 4}, projection_dim=8
+    )
+    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    return Clip(CLIPModel(config), tokenizer, processor)

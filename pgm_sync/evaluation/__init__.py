@@ -6,6 +6,7 @@ from ..metrics import Measurement as Measurement
 from ..metrics import energy_distance as energy_distance
 from ..metrics import far_correlation as far_correlation
 from ..metrics import proportion as proportion
+from .clip import Clip
 from .comparison import Difference, Standing, Standings, difference, standings
 from .cost import Cost, CostMeter
 from .distributions import frechet_distance, kernel_distance, sliced_wasserstein
@@ -29,6 +30,7 @@ from .surfaces import view_disagreement
 
 __all__ = [
     "Cell",
+    "Clip",
     "Cost",
     "CostMeter",
     "Difference",

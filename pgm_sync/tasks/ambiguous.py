@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from .. import zoo
+from ..denoisers import Denoiser
 from ..errors import ParameterError, UnknownNameError, listed
-from ..evaluation import alignment, concealment, embed, share, view_scores
+from ..evaluation import Clip, alignment, concealment, embed, share, view_scores
 from ..graph import FactorGraph
+from ..graph.factor_graph import Name
+from ..levels import NoiseLevel
 from ..maps import Flip, Identity, LinearMap, Permutation, Rotate, Shape
 from ..potentials import Equality
 from .base import Measure, Results, Scene, Task
 from .models import Model, load_model
+from .reading import load_clip
 
 
 def _jigsaw(shape: Shape) -> Permutation:
@@ -39,22 +44,47 @@ def _inner(shape: Shape) -> Permutation:
     return Permutation(tuple(shape), torch.where(inside, elements.rot90(1, (-2, -1)), elements).reshape(-1))
 
 
-VIEWS = {
+def _skewed(shape: Shape) -> Permutation:
+    """Every column moved down by `SKEW` times its distance from the middle, round the border."""
+    channels, height, width = shape
+    elements = torch.arange(channels * height * width).reshape(channels, height, width)
+    moved = [elements[..., k].roll(int(SKEW * (k - width // 2)), -1) for k in range(width)]
+    return Permutation(tuple(shape), torch.stack(moved, -1).reshape(-1))
+
+
+class NegatedDenoiser(Denoiser):
+    """Of pictures whose negative the `denoiser` knows: ``-D(-x)``."""
+
+    def __init__(self, denoiser: Denoiser):
+        self.denoiser, self.shape = denoiser, denoiser.shape
+
+    def denoise(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
+        return -self.denoiser.denoise(-noisy, level, condition)
+
+
+SKEW = 1.5
+NEGATED = "negated"  # the one view that is no map of elements: its denoiser sees the negative
+VIEWS: dict[str, Callable[[Shape], LinearMap]] = {
     "turned": lambda shape: Rotate(shape, 2),
     "quarter turn": lambda shape: Rotate(shape, 1),
     "mirrored": lambda shape: Flip(shape, (-1,)),
     "upside down": lambda shape: Flip(shape, (-2,)),
     "jigsaw": _jigsaw,
     "inner rotation": _inner,
+    "skewed": _skewed,
+    NEGATED: Identity,
 }
+TEMPERATURE = 0.01  # of CLIP's cosines
 
 
 @dataclass
 class Ambiguous(Task):
     """A picture that shows one class as it is and another in each of `views`, names of `VIEWS`.
 
-    Every joint sample has classes of its own, drawn by its seed from those of the model, unless `prompts` names one per
-    view, the upright one first. `guidance` is that of all methods.
+    Views are those of [Geng2024]_; latents of a checkpoint know no negative. Every joint sample has classes of its own,
+    drawn by its seed from those of the model, unless `prompts` names one per view, the upright one first. `guidance` is
+    that of all methods. What views show is read by the embedded classifier, or by `clip`, a checkpoint by its name, for
+    models that take any text.
 
     Raises UnknownNameError, ParameterError.
     """
@@ -62,8 +92,9 @@ class Ambiguous(Task):
     name: ClassVar[str] = "ambiguous"
     views: tuple[str, ...] = ("turned",)
     prompts: tuple[str, ...] | None = None
-    model: str = "glyph-unet"
+    model: str | Model = "glyph-unet"
     guidance: float = 4.0
+    clip: str | Clip | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -80,7 +111,7 @@ class Ambiguous(Task):
 
     @cached_property
     def _model(self) -> Model:
-        return load_model(self.model, self.guidance, self.device)
+        return self.model if isinstance(self.model, Model) else load_model(self.model, self.guidance, self.device)
 
     @cached_property
     def scene(self) -> Scene:
@@ -90,11 +121,17 @@ class Ambiguous(Task):
         for name, view in self._maps.items():
             graph.add_trajectory(name, shape)
             graph.add_factor(f"see {name}", [name, "picture"], Equality(), maps=[None, view])
-        return Scene(graph, self._model.denoiser, self._model.scheduler, device=self.device)
+        own = self._model.denoiser
+        denoisers: Denoiser | dict[Name, Denoiser] = own
+        if NEGATED in self.views:
+            denoisers = {**dict.fromkeys(self._maps, own), NEGATED: NegatedDenoiser(own)}
+        return Scene(graph, denoisers, self._model.scheduler, device=self.device)
 
     @cached_property
     def _maps(self) -> dict[str, LinearMap]:
-        shape = self._model.shape
+        return self._views_of(self._model.shape)
+
+    def _views_of(self, shape: Shape) -> dict[str, LinearMap]:
         return {"upright": Identity(shape), **{name: VIEWS[name](shape) for name in self.views}}
 
     def chosen(self, seeds: Sequence[int]) -> list[tuple[str, ...]]:
@@ -102,7 +139,7 @@ class Ambiguous(Task):
         if self.prompts is not None:
             return [self.prompts] * len(seeds)
         if not self._model.classes:
-            raise ParameterError(f"{self.model} takes any text; give prompts, one per view")
+            raise ParameterError(f"{self._model.name} takes any text; give prompts, one per view")
         found = []
         for seed in seeds:
             order = torch.randperm(len(self._model.classes), generator=torch.Generator().manual_seed(seed))
@@ -113,38 +150,67 @@ class Ambiguous(Task):
         chosen = zip(*self.chosen(seeds), strict=True)
         return {name: self._model.condition(prompts) for name, prompts in zip(self._maps, chosen, strict=True)}
 
+    def pictures(self, content: Tensor) -> Tensor:
+        return super().pictures(self._model.decode(content))
+
     @cached_property
     def _classifier(self) -> Any:
-        return zoo.classifier(self.model)
+        if not self._model.classes:
+            raise ParameterError(f"what {self._model.name} paints is read by CLIP: clip=NAME", setting="clip")
+        return zoo.classifier(self._model.name)
 
-    def _scores(self, results: Results) -> torch.Tensor:  # (n, views, prompts)
-        """Log-probabilities of every prompt in every view."""
-        views = [view.apply for view in self._maps.values()]
-        return view_scores(results.content, views, self._wanted(results), self._classifier)
+    @cached_property
+    def _clip(self) -> Clip | None:
+        return load_clip(self.clip, self.device)
 
-    def _wanted(self, results: Results) -> torch.Tensor:  # (n, views)
+    def _scores(self, results: Results) -> Tensor:  # (n, views, prompts)
+        """Of every prompt in every view: log-probabilities, or CLIP's cosines."""
+        if self._clip is None:
+            classifier = self._classifier  # first: it says what to do where there is none
+            return view_scores(results.content, list(self._read_views), self._wanted(results), classifier)
+        shown = self._model.decode(results.content)
+        seen = torch.stack([self._clip(view(shown)) for view in self._read_views], 1)
+        texts = [self._clip.texts(row) for row in self.chosen(results.seeds)]
+        return torch.einsum("nid,njd->nij", seen, torch.stack(texts).to(seen))
+
+    @property
+    def _read_views(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The views of finished pictures."""
+        channels, (height, width) = self._model.shape[0], self._model.size
+        scale = self._model.scale
+        shape = (channels if scale == 1 else 3, height * scale, width * scale)
+        return (torch.neg if name == NEGATED else view.apply for name, view in self._views_of(shape).items())
+
+    def _wanted(self, results: Results) -> Tensor:  # (n, views)
         """The class that each view should be read as."""
         chosen = self.chosen(results.seeds)
         return torch.tensor([[self._model.classes.index(prompt) for prompt in row] for row in chosen])
 
     def measures(self) -> list[Measure]:
+        if self._clip is None:
+            score, temperature, reader = "log-probability of the prompt", 1.0, "the classifier reads as its prompt"
+        else:
+            score, temperature, reader = "CLIP's cosine of the prompt", TEMPERATURE, "is nearest to its prompt of all"
+        best = 0 if self._clip is None else 1
         return [
             Measure(
-                "alignment", "log-probability of the prompt in the view that shows it worst; 0 is best", "higher",
+                "alignment", f"{score} in the view that shows it worst; {best} is best", "higher",
                 lambda r: alignment(self._scores(r)),
             ),
             Measure(
-                "all views read", "share of pictures whose every view the classifier reads as its prompt", "higher",
+                "all views read", f"share of pictures whose every view {reader}", "higher",
                 lambda r: share(self._read(r)),
             ),
             Measure(
                 "concealment", "how well every view hides the prompts of the others; 1 is best", "higher",
-                lambda r: concealment(self._scores(r)),
+                lambda r: concealment(self._scores(r), temperature),
             ),
         ]  # fmt: skip
 
-    def _read(self, results: Results) -> torch.Tensor:  # (n)
+    def _read(self, results: Results) -> Tensor:  # (n)
         """Whether every view is read as its prompt."""
-        views = (view.apply(results.content) for view in self._maps.values())
-        read = torch.stack([embed(shown, self._classifier).argmax(-1).cpu() for shown in views], 1)
-        return (read == self._wanted(results)).all(1)
+        if self._clip is not None:
+            scores = self._scores(results)
+            return (scores.argmax(-1) == torch.arange(scores.shape[-1], device=scores.device)).all(1)
+        read = torch.stack([embed(view(results.content), self._classifier).argmax(-1) for view in self._read_views], 1)
+        return (read.cpu() == self._wanted(results)).all(1)

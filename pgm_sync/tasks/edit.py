@@ -24,7 +24,7 @@ from ..sampling import invert
 from ..score import Scaled, Surrogate
 from .base import Measure, Results, Scene, generator
 from .mask import Mask
-from .photos import read_square
+from .photos import check_share, read_mask, read_square
 from .regions import derived_region
 
 CERTAIN = 1e-6  # variance of a content that is known
@@ -85,6 +85,8 @@ class Edit(Mask):
     background: str = "known"
 
     def __post_init__(self) -> None:
+        if self.regions:
+            raise ParameterError("an edit has one region: region=FILE", setting="regions")
         if len(self.prompts) != 3:
             raise ParameterError(f"prompts={self.prompts!r}: the background, what the region is, and what it becomes")
         if self.background not in ("known", "inverted"):
@@ -104,13 +106,9 @@ class Edit(Mask):
         if self.region == "derived":
             draws = generator(self.seed, 6)
             inside = derived_region(self._model, self._source, self.prompts[1], self.prompts[2], draws)
+            check_share(inside, self.region)
         else:
-            inside = (read_square(self.region, self._model.shape[-1]).mean(0).double() + 1) / 2
-        share = (inside > 0.99).double().mean().item()
-        if not 0.02 < share < 0.9:
-            raise ParameterError(
-                f"region={self.region!r} covers {100 * share:.0f} % of the picture; give a mask between 2 and 90 %"
-            )
+            inside = read_mask(self.region, self._model.shape[-1])
         return {"background": 1 - inside, "region 1": inside}
 
     @cached_property

@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
+from ..evaluation import Clip
 from ..graph import FactorGraph
 from ..graph.factor_graph import Name
 from ..potentials import Equality, JointGaussian
-from .base import Measure, Scene, Task, Unfitted
+from .base import Measure, Results, Scene, Task, Unfitted
 from .models import Model, load_model
+from .photos import read_mask
+from .reading import clip_score
 from .region_pictures import Composed, RegionPictures, Whole
 
 PATCHES = "photo-patches"  # the denoiser that knows pictures in any light
 RADIUS = 0.42, 7 / 24  # of regions, at most, of the width that each has and of the picture's
+DISCS = 4  # side by side, at most
 SOFT = 1 / 32  # of the picture, over which a region fades into the background
 
 
@@ -35,8 +39,7 @@ class Mask(Task):
     Parameters
     ----------
     prompts
-        the background's and one per region, classes of an embedded model or texts of a checkpoint; regions are discs
-        side by side.
+        the background's and one per region, classes of an embedded model or texts of a checkpoint.
     modes
         cosine modes per channel that are coupled.
     model
@@ -46,6 +49,11 @@ class Mask(Task):
         of a network or a checkpoint.
     data
         a folder of pictures to learn from; the embedded photographs by default. Needed for a checkpoint.
+    regions
+        files of masks, one per region, whose grey is how much the region counts; any number of them. Where they sum to
+        more than white, they share. By default discs.
+    clip
+        a CLIP checkpoint by its name, which reads what regions show.
 
     Raises ParameterError, UnknownNameError, SavedFileError.
     """
@@ -56,12 +64,20 @@ class Mask(Task):
     model: str | Model = PATCHES
     guidance: float = 1.0
     data: str | None = None
+    regions: tuple[str, ...] = ()
+    clip: str | Clip | None = None
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.prompts) <= 5:
-            raise ParameterError(f"prompts={self.prompts!r}: one of the background and one to four of regions")
+        self.regions = (self.regions,) if isinstance(self.regions, str) else tuple(self.regions)
+        if self.regions and len(self.prompts) != 1 + len(self.regions):
+            raise ParameterError(f"{len(self.prompts)} prompts for a background and {len(self.regions)} regions")
+        if not self.regions and not 2 <= len(self.prompts) <= 1 + DISCS:
+            raise ParameterError(
+                f"prompts={self.prompts!r}: one of the background and one to {DISCS} of discs; for more, give the "
+                "files of their masks, regions=FILE,FILE"
+            )
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -76,6 +92,18 @@ class Mask(Task):
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """How much every trajectory counts at every element, ``(H, W)``; they sum to one."""
+        found = self._of_files if self.regions else self._discs
+        return {"background": 1 - torch.stack(list(found.values())).sum(0), **found}
+
+    @property
+    def _of_files(self) -> dict[str, Tensor]:
+        read = [read_mask(path, self._model.shape[-1]) for path in self.regions]
+        total = torch.stack(read).sum(0).clamp_min(1)
+        return {name: mask / total for name, mask in zip(self.names[1:], read, strict=True)}
+
+    @property
+    def _discs(self) -> dict[str, Tensor]:
+        """Side by side."""
         count = len(self.shown) - 1
         height, width = self._model.size
         y, x = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2 for size in (height, width))
@@ -85,7 +113,7 @@ class Mask(Task):
             middle = ((k + 0.5) / count - 0.5) * width
             distance = (y[:, None] ** 2 + (x - middle) ** 2).sqrt()
             found[name] = ((radius - distance) / (SOFT * width) + 0.5).clamp(0, 1)
-        return {"background": 1 - torch.stack(list(found.values())).sum(0), **found}
+        return found
 
     @cached_property
     def _model(self) -> Model:
@@ -136,4 +164,17 @@ class Mask(Task):
         return super().pictures(self.subject.shown(content))
 
     def measures(self) -> list[Measure]:
-        return self.subject.measures()
+        return [*self.subject.measures(), *clip_score(self.clip, self.device, self._parts)]
+
+    def _parts(self, results: Results) -> list[tuple[Tensor, list[str]]]:
+        """The whole picture, and the smallest box around each region; pictures, and prompts."""
+        pictures, parts = self.subject.shown(results.content), []
+        for (name, mask), prompt in zip(self.masks.items(), self.shown, strict=True):
+            rows, columns = (
+                (mask > 0.5).any(axis).nonzero().flatten()[[0, -1]] * self._model.scale for axis in (1, 0)
+            )
+            whole = name == "background"
+            box = pictures if whole else pictures[..., rows[0] : rows[1] + self._model.scale,
+                                                  columns[0] : columns[1] + self._model.scale]  # fmt: skip
+            parts.append((box, [prompt] * len(pictures)))
+        return parts

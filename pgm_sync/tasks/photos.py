@@ -111,6 +111,22 @@ def read_square(path: str, side: int) -> Tensor:  # (3, side, side)
     return interpolate(square, (side, side), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
+def read_mask(path: str, side: int) -> Tensor:  # (side, side) float64 in [0, 1]
+    """The middle square of a picture's file as weights, white 1. Raises SavedFileError, ParameterError."""
+    mask = (read_square(path, side).mean(0).double() + 1) / 2
+    check_share(mask, path)
+    return mask
+
+
+def check_share(mask: Tensor, what: str) -> None:
+    """That a region is neither next to nothing nor next to everything. Raises ParameterError."""
+    share = (mask > 0.99).double().mean().item()
+    if not 0.02 < share < 0.9:
+        raise ParameterError(
+            f"region={what!r} covers {100 * share:.0f} % of the picture; give a mask between 2 and 90 %", region=what
+        )
+
+
 def _crop(picture: Tensor, shape: tuple[int, int, int], scale: float, top: float, left: float, path: Path) -> Tensor:
     height, width = picture.shape[-2:]
     limit = min(height / shape[-2], width / shape[-1])

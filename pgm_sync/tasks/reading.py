@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .. import zoo
+from ..evaluation import Clip, mean
 from ..zoo.classifier import Classifier
+from .base import Measure, Results
+
+Part = tuple[Tensor, Sequence[str]]  # pictures (n, 3, H, W) in [-1, 1], and what each should show
 
 
 @cache
@@ -43,3 +49,33 @@ def pixel_classifier(pixels: Tensor | np.ndarray, labels: Tensor) -> Any:  # (n,
         PCA(16, whiten=True, random_state=0), PolynomialFeatures(2), StandardScaler(),
         LogisticRegression(C=0.1, max_iter=300),
     ).fit(np.asarray(pixels, dtype=np.float64), labels.numpy())  # fmt: skip
+
+
+def load_clip(clip: str | Clip | None, device: str) -> Clip | None:
+    """A task's setting `clip`: the name of a checkpoint, read once, or what it is already."""
+    return _loaded(clip, device) if isinstance(clip, str) else clip
+
+
+@cache
+def _loaded(name: str, device: str) -> Clip:
+    return Clip.load(name, device)
+
+
+def clip_score(
+    clip: str | Clip | None, device: str, parts: Callable[[Results], Sequence[Part]]
+) -> list[Measure]:
+    """How well `parts` of results, windows or regions, show their prompts, as CLIP sees it; nothing without a CLIP."""
+    reader = load_clip(clip, device)
+    if reader is None:
+        return []
+
+    def cosines(results: Results) -> Tensor:  # (n)
+        found = [(reader(shown) * reader.texts(prompts).to(shown)).sum(-1) for shown, prompts in parts(results)]
+        return torch.stack(found, 1).mean(1)
+
+    return [
+        Measure(
+            "CLIP", "cosine of CLIP's embeddings of a part and of its prompt, mean over parts; 1 is best", "higher",
+            lambda r: mean(cosines(r)),
+        )
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
+from ..evaluation import Clip
 from ..graph import FactorGraph, wide_canvas
 from ..graph.factor_graph import Name
 from ..inspection.layout import windows
@@ -19,11 +20,11 @@ from ..maps import DCT, Crop
 from ..peers.projection import projection
 from ..potentials import JointGaussian
 from ..zoo import PHOTOGRAPHS
-from .base import Measure, Scene, Task, Unfitted, generator
+from .base import Measure, Results, Scene, Task, Unfitted, generator
 from .canvas_measures import CanvasMeasures
 from .models import Model, load_model
 from .photos import class_means, close, crops, fit_photographs
-from .reading import pixel_classifier
+from .reading import clip_score, pixel_classifier
 
 CROPS = 2000  # pictures to learn from
 HELD_OUT = 500  # other ones to compare with
@@ -53,6 +54,8 @@ class Wide(Task):
         by its name, as `load_model` takes it. Of a checkpoint windows are latents, and sizes stay in pixels.
     data
         a folder of pictures to learn from; the embedded photographs by default. Needed for a checkpoint.
+    clip
+        a CLIP checkpoint by its name, which reads what windows show.
 
     A canvas wider, or taller, than any photograph repeats what two neighbours have in common from window to window,
     exactly so on a chain (Eq. 2): hundreds of windows are learned as quickly as two.
@@ -71,6 +74,7 @@ class Wide(Task):
     model: str | Model = "photo-patches"
     guidance: float = 1.0
     data: str | None = None
+    clip: str | Clip | None = None
     device: str = "cpu"
     seed: int = 0
 
@@ -289,10 +293,20 @@ class Wide(Task):
         views = list(self.views().values())
         canvas = CanvasMeasures(self._model, views, self._strides, self._along, self.wrap)
         if self._heldout is not None:
-            return canvas.of_pictures(self._heldout[0])
-        prompts = (None,) * len(views) if self._plain else self._of_windows
-        found = canvas.of_windows(prompts, lambda: self._heldout_windows)
-        return found if self._plain else [*found, canvas.prompts(self._probability)]
+            found = canvas.of_pictures(self._heldout[0])
+        else:
+            prompts = (None,) * len(views) if self._plain else self._of_windows
+            found = canvas.of_windows(prompts, lambda: self._heldout_windows)
+        if not self._plain:
+            found.append(canvas.prompts(self._probability))
+        if self.prompts is not None:
+            found += clip_score(self.clip, self.device, lambda results: [self._window(canvas, results)])
+        return found
+
+    def _window(self, canvas: CanvasMeasures, results: Results) -> tuple[Tensor, list[str]]:
+        """Of every picture one window, in turn, and what it should show."""
+        shown, which = canvas.in_turn(results.content)
+        return self._model.decode(shown), [self._of_windows[k] for k in which]
 
     def _probability(self, shown: Tensor, which: list[int]) -> Tensor:  # (n, *window), (n) -> (n)
         found = self._classifier.predict_proba(shown.flatten(1).double().numpy())

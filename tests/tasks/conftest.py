@@ -10,18 +10,15 @@ from PIL import Image
 
 
 @pytest.fixture(scope="session")
-def pipe():
+def pipe(tokenizer):
     """Stable Diffusion with random weights and a tokenizer of single characters."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
+    from transformers import CLIPTextConfig, CLIPTextModel
 
-    letters = list(bytes_to_unicode().values())
-    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=[], model_max_length=77)
+    words = len(tokenizer)
     torch.manual_seed(0)
     config = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
+        vocab_size=words, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=words - 2, eos_token_id=words - 1, pad_token_id=words - 1,
     )  # fmt: skip
     unet = diffusers.UNet2DConditionModel(
         sample_size=8, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,

@@ -116,3 +116,53 @@ def test_an_edit_derives_its_region(pipe, folder, tmp_path):
         Edit(**given)
     with pytest.raises(ParameterError, match="strength=1"):
         derived_region(task._model, task._source, "cats", "a dog", torch.Generator(), strength=1)
+
+
+@pytest.fixture
+def halves(tmp_path):
+    """Masks of the left third, and of the right one, soft at their borders, and one that is nearly nothing."""
+    across = np.linspace(0, 1, 60)[None].repeat(60, 0)
+    shown = {"left": across < 1 / 3, "right": across > 2 / 3, "both": (across < 1 / 3) | (across > 2 / 3)}
+    paths = {}
+    for name, inside in {**shown, "dot": across < 0.01}.items():
+        paths[name] = str(tmp_path / f"{name}.png")
+        Image.fromarray((255 * inside).astype("uint8")).resize((48, 48)).save(paths[name])
+    return paths
+
+
+def test_regions_of_files(halves):
+    task = tasks.load("mask", regions=(halves["left"], halves["right"]))
+    assert list(task.masks) == ["background", "region 1", "region 2"]
+    assert torch.allclose(sum(task.masks.values()), torch.ones(24, 24, dtype=torch.float64))
+    assert task.masks["region 1"][:, :7].min() > 0.99
+    assert task.masks["region 2"][:, :12].max() < 0.01
+    twice = tasks.load("mask", regions=(halves["left"], halves["both"]))  # which share the left third
+    assert twice.masks["region 1"][12, 3] == twice.masks["region 2"][12, 3] == 0.5
+    assert twice.masks["background"].min() >= 0
+    results = sample_method(task, "learned", 3, 4, progress=False)
+    assert results.content.shape == (3, 3, 24, 24)
+    assert np.isfinite(value(task, "energy distance", results))
+
+
+def test_regions_that_do_not_fit(halves):
+    with pytest.raises(ParameterError, match="3 prompts for a background and 1 regions"):
+        tasks.load("mask", regions=halves["left"])
+    with pytest.raises(ParameterError, match="give the files of their masks"):
+        tasks.load("mask", prompts=("china",) * 7)
+    with pytest.raises(ParameterError, match=r"dot.png' covers 0 % of the picture"):
+        _ = tasks.load("mask", prompts=("china", "flower"), regions=halves["dot"]).masks
+    with pytest.raises(ParameterError, match="an edit has one region: region=FILE"):
+        tasks.load("edit", regions=halves["left"])
+
+
+def test_regions_are_read_by_clip(pipe, folder, clip, halves):
+    """The box around each region, and the whole picture, against cosines of what is shown."""
+    task = Mask(model=from_pipeline(pipe), data=folder, prompts=("sea", "boat"), regions=halves["left"], clip=clip)
+    results = sample_method(task, "learned", 2, 2, progress=False)
+    shown = task.pictures(results.content) * 2 - 1
+    inside = (task.masks["region 1"] > 0.5).any(0).nonzero().flatten()
+    assert inside[0] == 0
+    box = shown[..., : 2 * (int(inside[-1]) + 1)]
+    sea, boat = clip.texts(["sea", "boat"])
+    expected = (clip(shown) @ sea + clip(box) @ boat) / 2
+    assert value(task, "CLIP", results) == pytest.approx(expected.mean().item(), abs=1e-6)

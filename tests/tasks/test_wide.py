@@ -161,3 +161,15 @@ def test_closed_crops_go_on_at_their_other_end():
     assert torch.equal(closed[..., 8:], ramp[..., 8:16])  # away from the margin nothing changes
     steps = torch.cat([closed, closed[..., :1]], -1).diff()[0, 0, 0].abs()
     assert steps.max() <= 2 + 1e-6  # the ramp ends 15 above its beginning; the fade spreads that over 8 columns
+
+
+def test_windows_are_read_by_clip(pipe, folder, clip):
+    """One per picture, in turn: the first of the first picture, the second of the second."""
+    model = from_pipeline(pipe)
+    task = wide.Wide(width=28, height=16, model=model, data=folder, prompts=("hills", "a lake"), clip=clip)
+    results = sample_method(task, "learned", 2, 2, progress=False)
+    shown = model.decode(torch.stack([results.content[0, :, :, :8], results.content[1, :, :, 6:]]))
+    expected = (clip(shown) * clip.texts(["hills", "a lake"])).sum(-1)
+    found = next(measure for measure in task.measures() if measure.name == "CLIP").of(results)
+    assert found.value == pytest.approx(expected.mean().item(), abs=1e-6)
+    assert found.samples == 2

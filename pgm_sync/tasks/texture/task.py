@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ...errors import ParameterError
-from ...evaluation import far_correlation, view_disagreement
+from ...evaluation import Clip, far_correlation, view_disagreement
 from ...graph.factor_graph import Name
 from ...maps import DCT, LinearMap
 from ...metrics import Measurement
 from ...zoo import PHOTOGRAPHS
 from ..base import Measure, Results, Scene, Task, Unfitted, distance_to, generator
 from ..models import Model, load_model
+from ..reading import clip_score
 from .atlas import Atlas, make_atlas
 from .cameras import Camera, ring_cameras
 from .contents import Contents, DecodedViews, Texels
@@ -62,6 +63,8 @@ class Texture(Task):
         of a network or a checkpoint.
     data
         a folder of pictures to wrap around the mesh; the embedded photographs by default. Needed for a checkpoint.
+    clip
+        a CLIP checkpoint by its name, which reads what renders show.
 
     Raises MeshError, CameraError naming the view, MissingPackageError without trimesh and its ray casting,
     ParameterError, UnknownNameError, SavedFileError.
@@ -76,6 +79,7 @@ class Texture(Task):
     control: str | None = None
     guidance: float = 1.0
     data: str | None = None
+    clip: str | Clip | None = None
     device: str = "cpu"
     seed: int = 0
 
@@ -178,6 +182,7 @@ class Texture(Task):
 
     def measures(self) -> list[Measure]:
         real, texels = self._real[0], self.contents.texels
+        read = [] if self.prompt is None else clip_score(self.clip, self.device, self._parts)
         return [
             distance_to(real, "of textures to held-out simulated ones; 0: the same distribution", texels),
             Measure(
@@ -188,7 +193,14 @@ class Texture(Task):
                 "disagreement", "variance between views of what they show of one texel, squared units; 0: none",
                 "lower", self._disagreement,
             ),
+            *read,
         ]  # fmt: skip
+
+    def _parts(self, results: Results) -> list[tuple[Tensor, list[str]]]:
+        """Renders from four sides, each to show the prompt."""
+        assert self.prompt is not None
+        renders = self.pictures(results.content).chunk(len(SIDES), -1)
+        return [(render * 2 - 1, [self.prompt] * len(render)) for render in renders]
 
     def _opposite(self, texels: Tensor) -> Measurement:
         """By the texels that each of two opposite views shows."""
@@ -214,7 +226,7 @@ class Texture(Task):
     def pictures(self, content: Tensor) -> Tensor:
         """Four renders around the mesh, ``(n, 3, size, 4 size)``."""
         return torch.stack([
-            torch.cat(list(turntable(self.surface, texture, frames=4, resolution=self._rendered)), -1)
+            torch.cat(list(turntable(self.surface, texture, frames=len(SIDES), resolution=self._rendered)), -1)
             for texture in self.textures(content)
         ])
 

@@ -131,3 +131,13 @@ def test_a_class_is_what_simulated_textures_are_of(few):
     assert not torch.allclose(data["atlas"].mean(0), other["atlas"].mean(0), atol=0.1)
     results = sample_method(task, "learned", 4, 3, progress=False)
     assert np.isfinite(task.measures()[0].of(results).value)
+
+
+def test_renders_are_read_by_clip(few, clip):
+    task = Texture(prompt="flower", views=4, clip=clip)
+    results = sample_method(task, "learned", 2, 2, progress=False)
+    sides = (task.pictures(results.content) * 2 - 1).unflatten(-1, (4, 48)).unbind(-2)
+    expected = torch.stack([clip(side) @ clip.texts(["flower"])[0] for side in sides]).mean().item()
+    found = {measure.name: measure.of(results).value for measure in task.measures()}
+    assert found["CLIP"] == pytest.approx(expected, abs=1e-6)
+    assert "CLIP" not in [measure.name for measure in Texture(views=4, clip=clip).measures()]
