@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,10 @@ from torch.nn.functional import interpolate
 from .. import zoo
 from ..errors import ParameterError, SavedFileError, ShapeError, UnsupportedError
 from ..zoo import PHOTOGRAPHS, SCALES
+from .models import Model
 
+AT_ONCE = 16  # crops of a picture
+LATENTS = 400  # contents that are encoded for one set, at most
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -26,15 +29,18 @@ def crops(
     generator: torch.Generator | None,
     pictures: Sequence[str] = PHOTOGRAPHS,
     folder: str | None = None,
+    each: Callable[[Tensor], Tensor] = lambda found: found,
 ) -> tuple[Tensor, Tensor]:  # (n, 3, H, W) in [-1, 1], (n) the picture of each
     """Random crops of `pictures`, or of those in `folder`, of which every second one, by name, is in a split.
+
+    `each` is applied to a few crops at a time, so that large ones need not be held together.
 
     Tall crops come from vertical bands of the embedded photographs; crops that are large for a band show fewer
     photograph pixels per pixel than `zoo.SCALES` allows. Raises ShapeError where not even that fits, ParameterError,
     UnknownNameError, SavedFileError.
     """
     if folder is not None:
-        return _of_folder(shape, n, split, generator, folder)
+        return _of_folder(shape, n, split, generator, folder, each)
     upright = not _fits(shape, pictures, upright=False)
     if upright and not _fits(shape, pictures, upright):
         raise ShapeError(
@@ -43,9 +49,41 @@ def crops(
             shape=tuple(shape),
         )
     scales = (SCALES[0], min(SCALES[1], _limit(shape, pictures, upright)))
-    return zoo.wide_crops(
+    found, photos = zoo.wide_crops(
         shape, n, split, generator=generator, scales=scales, pictures=pictures, upright=upright, return_photos=True
     )
+    return each(found), photos
+
+
+def contents(
+    model: Model,
+    size: tuple[int, int],  # in elements
+    n: int,
+    split: str,
+    generator: torch.Generator,
+    pictures: Sequence[str] = PHOTOGRAPHS,
+    folder: str | None = None,
+    margin: int = 0,
+) -> tuple[Tensor, Tensor]:  # (n, C, *size), (n) the picture of each
+    """Contents of a `model` from `crops`, at most `LATENTS` where they have to be encoded.
+
+    With a `margin`, in elements, they are of a circle (`close`). Raises ParameterError for latents without a folder,
+    and as `crops`.
+    """
+    check_folder(model, folder)
+
+    def content(found: Tensor) -> Tensor:
+        return model.encode(close(found, margin * model.scale) if margin else found)
+
+    shape = (3, size[0] * model.scale, (size[1] + margin) * model.scale)
+    count = n if model.scale == 1 else min(n, LATENTS)
+    return crops(shape, count, split, generator, pictures, folder, content)
+
+
+def check_folder(model: Model, folder: str | None) -> None:
+    """That there are pictures large enough for a model of latents. Raises ParameterError."""
+    if model.scale > 1 and folder is None:
+        raise ParameterError(f"{model.name} needs pictures to learn from: data=FOLDER", setting="data")
 
 
 def kinds(pictures: Sequence[str] = PHOTOGRAPHS, folder: str | None = None, split: str = "train") -> int:
@@ -69,18 +107,28 @@ def _limit(shape: tuple[int, int, int], pictures: Sequence[str], upright: bool) 
 
 
 def _of_folder(
-    shape: tuple[int, int, int], n: int, split: str, generator: torch.Generator | None, folder: str
+    shape: tuple[int, int, int],
+    n: int,
+    split: str,
+    generator: torch.Generator | None,
+    folder: str,
+    each: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     mine = _paths(folder, split)
-    out = torch.empty(n, *shape)
+    made: list[Tensor] = []
+    order: list[int] = []
     which = torch.arange(n)[torch.randperm(n, generator=generator)] % len(mine)
     u = torch.rand(3, n, generator=generator).tolist()
     for k, path in enumerate(mine):
-        picture = None
-        for i in (which == k).nonzero().flatten().tolist():
-            picture = _read(path) if picture is None else picture
-            out[i] = _crop(picture, shape, u[0][i], u[1][i], u[2][i], path)
-    return out, which
+        own = (which == k).nonzero().flatten()
+        if not len(own):
+            continue
+        picture = _read(path)
+        for rows in own.split(AT_ONCE):
+            few = [_crop(picture, shape, u[0][i], u[1][i], u[2][i], path) for i in rows.tolist()]
+            made.append(each(torch.stack(few)))
+            order += rows.tolist()
+    return torch.cat(made)[torch.tensor(order).argsort()], which
 
 
 def _paths(folder: str, split: str) -> list[Path]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .. import zoo
 from ..denoisers import Denoiser, MixtureDenoiser
-from ..errors import ParameterError
 from ..evaluation import energy_distance, kernel_distance, mean
 from ..graph.factor_graph import Name
 from ..maps import DCT, Features
@@ -22,7 +21,7 @@ from ..zoo import PHOTOGRAPHS
 from ..zoo.light import lights, lit
 from .base import DRAWS, Measure, distance_to, generator
 from .models import Model
-from .photos import class_means, crops
+from .photos import class_means, contents
 from .reading import photo_features, pixel_classifier
 
 LEARN_FROM = 2000  # pictures
@@ -190,10 +189,6 @@ class Whole(RegionPictures):
 
     folder: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.model.scale > 1 and self.folder is None:
-            raise ParameterError(f"{self.model.name} needs pictures to learn from: data=FOLDER", setting="data")
-
     @property
     def denoiser(self) -> Denoiser:
         return self.model.denoiser
@@ -205,9 +200,7 @@ class Whole(RegionPictures):
     def _crops(
         self, n: int, split: str, draws: torch.Generator, pictures: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        height, width = (size * self.model.scale for size in self.model.size)
-        found, labels = crops((3, height, width), n, split, draws, pictures, self.folder)
-        return self.model.encode(found), labels
+        return contents(self.model, self.model.size, n, split, draws, pictures, self.folder)
 
     @property
     def _classes(self) -> tuple[str, ...]:

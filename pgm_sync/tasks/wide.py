@@ -23,7 +23,7 @@ from ..zoo import PHOTOGRAPHS
 from .base import Measure, Results, Scene, Task, Unfitted, generator
 from .canvas_measures import CanvasMeasures
 from .models import Model, load_model
-from .photos import class_means, close, crops, fit_photographs
+from .photos import class_means, contents, crops, fit_photographs
 from .reading import clip_score, pixel_classifier
 
 CROPS = 2000  # pictures to learn from
@@ -209,15 +209,10 @@ class Wide(Task):
 
     def _crops(self, canvas: tuple[int, ...], n: int, split: str, k: int) -> tuple[Tensor, Tensor]:
         """Contents of a canvas ``(n, *canvas)``, and the picture that each is of; other ones for every k."""
-        model, draws = self._model, generator(self.seed, k)
-        if model.scale > 1 and self.data is None:
-            raise ParameterError(f"{model.name} needs pictures to learn from: data=FOLDER", setting="data")
-        height, width = canvas[-2] * model.scale, canvas[-1] * model.scale
-        margin = self._model.shape[-1] * model.scale if self.wrap else 0
-        shown = (3, height, width + margin)
-        found, labels = crops(shown, n, split, draws, self._classes, self.data)
-        found = model.encode(close(found, margin) if margin else found)
-        return found, labels
+        height, width = canvas[-2:]
+        margin = self._model.shape[-1] if self.wrap else 0
+        draws = generator(self.seed, k)
+        return contents(self._model, (height, width), n, split, draws, self._classes, self.data, margin)
 
     @property
     def _classes(self) -> tuple[str, ...]:
@@ -266,18 +261,18 @@ class Wide(Task):
         if self._long or not self._plain:
             return None
         found, _ = self._crops(self._canvas, 2 * HELD_OUT, "test", 1)
-        return found[:HELD_OUT], found[HELD_OUT:]
+        half = len(found) // 2
+        return found[:half], found[half:]
 
     @cached_property
     def _heldout_windows(self) -> dict[str | None, Tensor]:
         """Held-out windows ``(n, *window)`` by prompt."""
-        size = (3, self._model.size[0] * self._model.scale, self._model.size[1] * self._model.scale)
         prompts = [None] if self._plain else dict.fromkeys(self._of_windows)
         made = {}
         for prompt in prompts:
             chosen = self._classes if prompt is None else (prompt,)
-            found, _ = crops(size, HELD_OUT, "test", generator(self.seed, 1), chosen, self.data)
-            made[prompt] = self._model.encode(found)
+            draws = generator(self.seed, 1)
+            made[prompt], _ = contents(self._model, self._model.size, HELD_OUT, "test", draws, chosen, self.data)
         return made
 
     def reference(self) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import diffusers
@@ -11,6 +12,7 @@ import torch
 import pgm_sync as ps
 from pgm_sync import zoo
 from pgm_sync.errors import ParameterError, UnknownNameError, UnsupportedError
+from pgm_sync.tasks import photos
 from pgm_sync.tasks.models import even_scheduler, from_pipeline, load_model
 
 
@@ -75,3 +77,25 @@ def test_a_pipeline_as_a_model_samples_what_the_pipeline_does(pipe):
     pictures = model.decode(made)
     assert pictures.shape == (2, 3, 16, 16)
     assert model.encode(pictures).shape == (2, 4, 8, 8)
+
+
+def test_contents_are_encoded_a_few_at_a_time(pipe, folder, monkeypatch):
+    """So that thousands of large crops need not be held; each content is that of its own crop."""
+    monkeypatch.setattr(photos, "LATENTS", 40)
+    sizes = []
+
+    def encode(pictures):
+        sizes.append(len(pictures))
+        return own.encode(pictures)
+
+    own = from_pipeline(pipe)
+    model = dataclasses.replace(own, encode=encode)
+    found, labels = photos.contents(model, (8, 12), 2000, "train", torch.Generator().manual_seed(0), folder=folder)
+    crops, same = photos.crops((3, 16, 24), 40, "train", torch.Generator().manual_seed(0), folder=folder)
+    assert found.shape == (40, 4, 8, 12)
+    assert max(sizes) == photos.AT_ONCE < 20 == (labels == 0).sum()
+    assert torch.equal(labels, same)
+    assert torch.allclose(found, own.encode(crops), atol=1e-5)
+    closed, _ = photos.contents(model, (8, 12), 4, "train", torch.Generator().manual_seed(0), folder=folder, margin=8)
+    wide, _ = photos.crops((3, 16, 40), 4, "train", torch.Generator().manual_seed(0), folder=folder)
+    assert torch.allclose(closed, own.encode(photos.close(wide, 16)), atol=1e-5)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...errors import ParameterError
 from ...evaluation import Clip, far_correlation, view_disagreement
 from ...graph.factor_graph import Name
 from ...maps import DCT, LinearMap
@@ -19,6 +18,7 @@ from ...metrics import Measurement
 from ...zoo import PHOTOGRAPHS
 from ..base import Measure, Results, Scene, Task, Unfitted, distance_to, generator
 from ..models import Model, load_model
+from ..photos import check_folder
 from ..reading import clip_score
 from .atlas import Atlas, make_atlas
 from .cameras import Camera, ring_cameras
@@ -115,12 +115,10 @@ class Texture(Task):
     @cached_property
     def contents(self) -> Contents:
         """What results are, and how they become textures."""
-        latent = self._model.scale > 1
-        if latent and self.data is None:
-            raise ParameterError(f"{self._model.name} needs pictures to learn from: data=FOLDER", setting="data")
+        check_folder(self._model, self.data)
         classed = self.prompt is not None and self.data is None
         pictures = (self.prompt,) if classed and self.prompt in self._model.classes else PHOTOGRAPHS
-        kind = DecodedViews if latent else Texels
+        kind = Texels if self._model.scale == 1 else DecodedViews
         return kind(self._model, self.surface, self.cameras, self.atlas, pictures, self.data)
 
     @cached_property
