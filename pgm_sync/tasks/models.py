@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +48,28 @@ class Model:
         """Height and width of one view, of pictures."""
         height, width = self.shape[-2:]
         return height, width
+
+    def resized(self, height: int, width: int) -> Model:
+        """The same of views of another size, in pixels. Networks of convolutions take any that their layers divide.
+
+        Raises UnsupportedError for a closed form, ParameterError for a size that is no multiple of `scale`.
+        """
+        if height % self.scale or width % self.scale or min(height, width) < self.scale:
+            raise ParameterError(f"views of {height} x {width} pixels: {self.name} takes multiples of {self.scale}")
+        shape = (*self.shape[:-2], height // self.scale, width // self.scale)
+        return self if shape == self.shape else replace(self, denoiser=_of_shape(self.denoiser, shape))
+
+
+def _of_shape(denoiser: Denoiser, shape: tuple[int, ...]) -> Denoiser:
+    if not isinstance(denoiser, PredictingDenoiser):
+        raise UnsupportedError(f"a {type(denoiser).__name__} knows contents of {denoiser.shape} only; take a network")
+    made = copy(denoiser)
+    made.shape = shape
+    if isinstance(made, GuidedDenoiser):
+        inner = _of_shape(made.denoiser, shape)
+        assert isinstance(inner, PredictingDenoiser)  # as it was
+        made.denoiser = inner
+    return made
 
 
 class ControlledUNet(torch.nn.Module):

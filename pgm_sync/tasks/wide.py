@@ -38,6 +38,8 @@ class Wide(Task):
     ----------
     width, height
         of the canvas in pixels, one row of windows, a column, or a grid.
+    window
+        height and width of a window in pixels, where the model is a network; by default what it was trained on.
     stride
         pixels from one window to the next; 0 stands for three quarters of a window (with `wrap`: the next smaller
         divisor of the width).
@@ -66,6 +68,7 @@ class Wide(Task):
     name: ClassVar[str] = "wide"
     width: int = 96
     height: int = 24
+    window: tuple[int, int] | None = None
     stride: int = 0
     modes: int = 4
     neighbours: str = "all"
@@ -82,10 +85,13 @@ class Wide(Task):
         for name in ("width", "height", "modes"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name}={getattr(self, name)} must be at least 1", name=name)
+        if self.window is not None and not (isinstance(self.window, tuple) and len(self.window) == 2):
+            raise ParameterError(f"window={self.window!r} must be height and width, as 64,96", name="window")
 
     @cached_property
     def _model(self) -> Model:
-        return self.model if isinstance(self.model, Model) else load_model(self.model, self.guidance, self.device)
+        own = self.model if isinstance(self.model, Model) else load_model(self.model, self.guidance, self.device)
+        return own if self.window is None else own.resized(*self.window)
 
     @cached_property
     def _canvas(self) -> tuple[int, int, int]:

@@ -173,3 +173,32 @@ def test_windows_are_read_by_clip(pipe, folder, clip):
     found = next(measure for measure in task.measures() if measure.name == "CLIP").of(results)
     assert found.value == pytest.approx(expected.mean().item(), abs=1e-6)
     assert found.samples == 2
+
+
+def test_windows_of_another_shape(pipe, folder):
+    """Of a network, and of a checkpoint, as the pipeline itself paints pictures of that size."""
+    task = tasks.load("wide", model="photo-unet", width=112, height=32, window=(32, 64), stride=48)
+    assert [view.out_shape for view in task.views().values()] == [(3, 32, 64)] * 2
+    results = sample_method(task, "learned", 2, 2, progress=False)
+    assert results.content.shape == (2, 3, 32, 112)
+    assert all(np.isfinite(measure.of(results).value) for measure in task.measures())
+
+    model = from_pipeline(pipe, guidance=3.0).resized(16, 32)
+    noise = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    stock = pipe("hills", 16, 32, latents=noise, num_inference_steps=2, guidance_scale=3.0, output_type="latent")
+    graph = ps.FactorGraph()
+    graph.add_trajectory("x", model.shape)
+    made = ps.sample(
+        graph, model.denoiser, model.scheduler, 2, 1, conditions={"x": model.condition(["hills"])}, progress=False,
+        initial_noise={"x": noise},
+    ).samples["x"]  # fmt: skip
+    assert torch.allclose(made, stock.images, atol=1e-4 * stock.images.abs().max())
+
+
+def test_windows_that_no_model_has(pipe):
+    with pytest.raises(UnsupportedError, match=r"MixtureDenoiser knows contents of \(3, 24, 24\) only"):
+        _ = tasks.load("wide", window=(24, 48)).scene
+    with pytest.raises(ParameterError, match="15 x 32 pixels: pipeline takes multiples of 2"):
+        from_pipeline(pipe).resized(15, 32)
+    with pytest.raises(ParameterError, match="window=24 must be height and width"):
+        tasks.load("wide", window=24)
