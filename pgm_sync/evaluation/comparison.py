@@ -15,6 +15,7 @@ from ..tables import Table
 
 Better = Literal["lower", "higher"] | float  # or the value to come close to
 BEST, TIED, WORSE = "best", "tied with best", "worse"
+ROUNDING = 1e-5  # share of a value below which a difference is that of float32, not of methods
 DRAWS = 2000  # of means, when a value is to be met
 
 
@@ -172,6 +173,7 @@ class Standings(Table[Standing]):
 def standings(estimates: Mapping[str, Estimate], better: Better) -> Standings:
     """Who is best, and who cannot be told from it: the `difference` to it has an interval that holds 0.
 
+    Methods whose values agree to 1e-5 of them count as equal: in float32, two forms of one update differ by as much.
     `better` is "lower", "higher", or a number: the value of real samples, say, to which estimates should come close.
     Each comparison has a 95 % interval of its own; with many methods, some ties and wins are chance.
 
@@ -198,15 +200,19 @@ def standings(estimates: Mapping[str, Estimate], better: Better) -> Standings:
             return found
         return Difference(-found.value, -found.high, -found.low, found.samples, found.pairing)
 
+    def worse(method: str, other: str) -> bool:
+        a, b = estimates[method], estimates[other]
+        gap = behind(a, b)
+        return gap.low > 0 and gap.value > ROUNDING * max(abs(a.value), abs(b.value))
+
     target = None if isinstance(better, str) else float(better)
     sign = -1 if better == "higher" else 1
     order = sorted(estimates, key=lambda m: sign * _loss(estimates[m].value, target))
     best = order[0]
     rows = []
     for method in order:
-        gaps = [behind(estimates[method], estimates[other]) for other in order if other != method]
-        rank = 1 + sum(gap.low > 0 for gap in gaps)
+        rank = 1 + sum(worse(method, other) for other in order if other != method)
         gap = behind(estimates[method], estimates[best])
-        status = BEST if method == best else WORSE if gap.low > 0 else TIED
+        status = BEST if method == best else WORSE if worse(method, best) else TIED
         rows.append(Standing(method, estimates[method], status, rank, gap))
     return Standings(rows)

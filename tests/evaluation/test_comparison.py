@@ -140,6 +140,16 @@ def test_standings_by_hand():
     assert "tied with best" in str(table)
 
 
+def test_rounding_makes_no_winner():
+    """Shifts of every sample by less than float32 resolves are no difference, and larger ones are."""
+    values = torch.linspace(1, 3, 50, dtype=torch.float64)
+    shifts = {"a": 0.0, "b": 1e-6, "c": 1e-4}
+    found = standings({name: mean(values + shift) for name, shift in shifts.items()}, "lower")
+    assert [(row.method, row.rank) for row in found] == [("a", 1), ("b", 1), ("c", 3)]
+    assert [row.status for row in found] == ["best", "tied with best", "worse"]
+    assert found["b"].difference.low > 0
+
+
 def test_a_value_to_meet(generator):
     """Real pictures have 1: .9 is as near as 1.1, and 1.4 is not."""
     noise = 0.05 * torch.randn(50, generator=generator).double()
