@@ -151,7 +151,11 @@ class Ambiguous(Task):
         return {name: self._model.condition(prompts) for name, prompts in zip(self._maps, chosen, strict=True)}
 
     def pictures(self, content: Tensor) -> Tensor:
-        return super().pictures(self._model.decode(content))
+        """All views side by side, the upright one first, with a white line between."""
+        shown = self._model.decode(content)
+        views = [view(shown) for view in self._read_views]
+        parts = [part for view in views for part in (view.new_ones(*view.shape[:-1], 1), view)]
+        return super().pictures(torch.cat(parts[1:], -1))
 
     @cached_property
     def _classifier(self) -> Any:

@@ -84,8 +84,10 @@ def test_a_checkpoint_is_read_by_clip(pipe, clip):
     given = {"model": from_pipeline(pipe), "prompts": ("a duck", "a rabbit"), "clip": clip}
     task = Ambiguous(**given)
     results = sample_method(task, "learned", 3, 2, progress=False)
-    shown = task.pictures(results.content) * 2 - 1
-    assert shown.shape == (3, 3, 16, 16)
+    side_by_side = task.pictures(results.content) * 2 - 1
+    assert side_by_side.shape == (3, 3, 16, 33)
+    shown = side_by_side[..., :16]
+    assert torch.equal(side_by_side[..., 17:], shown.rot90(2, (-2, -1)))
     texts = clip.texts(["a duck", "a rabbit"])
     scores = torch.stack([clip(x) @ texts.T for x in (shown, shown.rot90(2, (-2, -1)))], 1)
     found = {measure.name: measure.of(results).value for measure in task.measures()}
