@@ -239,6 +239,8 @@ def _given_information(
 def without(graph: FactorGraph, *factors: Name) -> FactorGraph:
     """A copy of the `graph` that lacks some `factors`; all nodes stay.
 
+    With a factor goes what it says of each of its ends alone; `inspection.rescaled` at strength 0 keeps that.
+
     >>> import pgm_sync as ps
     >>> rest = ps.without(ps.chain_graph(3, 1, ps.Correlation(0.8)), (0, 1))
     >>> rest.factors, rest.separated(0, 2)
