@@ -175,7 +175,7 @@ class GuidedDenoiser(PredictingDenoiser):
             without = {**condition, **without}
         free = self.denoiser.predict(noisy, level, without)
         axis = noisy.ndim - len(self.shape)
-        mean, free_mean = (mean_part(x, noisy, axis) if self.shape else x for x in (given, free))
+        mean, free_mean = (mean_part(x, noisy, axis) for x in (given, free))
         guided = free_mean + self.scale * (mean - free_mean)
         if self.rescale:
             axes = tuple(range(axis, noisy.ndim))

@@ -52,9 +52,7 @@ class PredictingDenoiser(Denoiser):
         Raises ShapeError, DtypeError; ParameterError for an epsilon prediction at alpha = 0, where it says
         nothing about x_0.
         """
-        output = self.predict(noisy, level, condition)
-        if self.shape:
-            output = mean_part(output, noisy, noisy.ndim - len(self.shape))
+        output = mean_part(self.predict(noisy, level, condition), noisy, noisy.ndim - len(self.shape))
         if self.prediction_type == "sample":
             return output
         alpha, sigma = (expand(value, noisy, len(self.shape)) for value in (level.alpha, level.sigma))

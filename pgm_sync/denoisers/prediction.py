@@ -56,7 +56,12 @@ def coefficients(
 
 
 def mean_part(output: Tensor, like: Tensor, channel_axis: int) -> Tensor:
-    """The prediction itself, without the variance half that learned-variance networks append."""
+    """The prediction itself, without the variance half that learned-variance networks append.
+
+    A content that is one number, of shape (), has no channels and no such half.
+    """
+    if channel_axis >= like.ndim:
+        return output
     channels = like.shape[channel_axis]
     if output.shape[channel_axis] == 2 * channels:
         return output.narrow(channel_axis, 0, channels)

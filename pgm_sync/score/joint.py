@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..errors import ParameterError, UnknownNameError, UnsupportedError
+from ..errors import ParameterError, ShapeError, UnknownNameError, UnsupportedError
 from ..gaussian import Gaussian
 from ..graph.factor_graph import FactorGraph, Name
 from ..graph.marginals import NodeMarginal, full_covariance, node_marginal
@@ -88,7 +88,7 @@ class JointDenoiser:
     canvas_weights
         w_i of Eq. 10 by noise level, in the place of the graph's own; "fitted": as the graph was fitted.
 
-    Raises ParameterError, UnsupportedError, and what compiling the graph raises.
+    Raises ParameterError, UnsupportedError, ShapeError on a node of shape (), and what compiling the graph raises.
 
     Where every trajectory is N(0, 1) by itself, the result is the exact joint posterior mean at every level (Eq. 9):
 
@@ -114,6 +114,13 @@ class JointDenoiser:
         canvas_weights: CanvasWeights | str | None = None,
     ):
         graph.validate()
+        flat = [name for name in graph.variables if not graph.shape(name)]
+        if flat:
+            raise ShapeError(
+                f"{flat[0]!r} has shape (), and a state is (batch, *shape) with at least one axis; make it (1,)",
+                name=flat[0],
+                got=(),
+            )
         if isinstance(noise_correlation, str):
             noise_correlation = float(fitted(graph, "noise_correlation"))
         self.graph = graph

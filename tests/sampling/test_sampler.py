@@ -294,11 +294,12 @@ D = ps.GaussianDenoiser(torch.zeros(3), torch.eye(3))
     ({"posterior_covariance": "denoiser", "denoisers": ps.FunctionDenoiser(lambda x, a, s: x, (3,))},
      UnsupportedError, "FunctionDenoiser of 0 knows only means"),
     ({"noise_correlation": 1.5}, ParameterError, r"must lie in \[0, 1\)"),
+    ({"graph": ps.chain_graph(2, (), ps.Correlation(0.5))}, ShapeError, r"0 has shape \(\).*make it \(1,\)"),
 ])  # fmt: skip
 def test_bad_input_is_refused_before_sampling_starts(change, error, message):
-    arguments = {"denoisers": D, "scheduler": diffusers.DDIMScheduler(), "num_samples": 2} | change
+    given = {"graph": COUPLED, "denoisers": D, "scheduler": diffusers.DDIMScheduler(), "num_samples": 2} | change
     with pytest.raises(error, match=message):
-        ps.sampling_steps(COUPLED, **arguments)  # not even a first step
+        ps.sampling_steps(**given)  # not even a first step
 
 
 def test_the_result_says_how_much_memory_was_needed():
