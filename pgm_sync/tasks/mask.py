@@ -93,7 +93,7 @@ class Mask(Task):
     def masks(self) -> dict[str, Tensor]:
         """How much every trajectory counts at every element, ``(H, W)``; they sum to one."""
         found = self._of_files if self.regions else self._discs
-        return {"background": 1 - torch.stack(list(found.values())).sum(0), **found}
+        return {"background": (1 - torch.stack(list(found.values())).sum(0)).clamp_min(0), **found}
 
     @property
     def _of_files(self) -> dict[str, Tensor]:

@@ -144,6 +144,21 @@ def test_regions_of_files(halves):
     assert np.isfinite(value(task, "energy distance", results))
 
 
+def test_masks_of_any_size_are_weights(tmp_path):
+    """Resizing rounds a little beyond black and white."""
+    y, x = np.mgrid[:256, :256]
+    files = []
+    for k, (across, down, radius) in enumerate(((65, 130, 60), (195, 100, 55))):
+        inside = (x - across) ** 2 + (y - down) ** 2 < radius**2
+        files.append(str(tmp_path / f"{k}.png"))
+        Image.fromarray((255 * inside).astype("uint8")).save(files[-1])
+    masks = torch.stack(list(tasks.load("mask", regions=tuple(files)).masks.values()))
+    assert (masks.min(), masks.max()) == (0, 1)
+    assert torch.allclose(masks.sum(0), torch.ones(24, 24, dtype=torch.float64))
+    shares = masks.mean((1, 2))[1:] * 256**2 / np.pi
+    assert shares.sqrt().tolist() == pytest.approx([60, 55], abs=1)
+
+
 def test_regions_that_do_not_fit(halves):
     with pytest.raises(ParameterError, match="3 prompts for a background and 1 regions"):
         tasks.load("mask", regions=halves["left"])
