@@ -33,13 +33,11 @@ def build(quick: bool) -> str:
     for comparison in found.values():
         board.update(comparison.board)
     samples, steps = (24, 10) if quick else (SAMPLES, STEPS)
-    parts = [
-        f"{samples} joint samples per cell, {steps} steps, seed 0; strengths of SyncSDE tuned on {VALIDATION} other\n"
-        f"seeds (ambiguous: {SLOW['ambiguous'][0]}) by the main measure, the first column. 95 % intervals.\n"
-    ]
+    text = board.to_markdown().rstrip()
     for name, comparison in found.items():
-        parts += [f"{name}, {m.name}: {m.what}." for m in comparison.measures]
-        parts += [f"{name}, {method} diverged: {why}" for method, why in comparison.diverged.items()]
+        said = [f"- {m.name}: {m.what}." for m in comparison.measures]
+        said += [f"- {method} diverged: {why}" for method, why in comparison.diverged.items()]
+        text = text.replace(f"## {name}\n", "\n".join([f"## {name}", "", *said, ""]))
         if not quick:
             comparison.write(CELLS)
             shown = compare(comparison.task, SHEET, 6, steps, tuned=(), progress=False)
@@ -49,7 +47,11 @@ def build(quick: bool) -> str:
         shown_rows = [m for m in board.methods() if m not in [*board.aims, *ALIKE] and not m.startswith("learned: ")]
         ranks = draw_ranks(board, highlight="learned", methods=shown_rows)
         ranks.figure.savefig(PICTURES / "scoreboard_ranks.png", dpi=110)
-    return "\n".join([*parts, "", board.to_markdown().rstrip()])
+    head = (
+        f"{samples} joint samples per cell, {steps} steps, seed 0; strengths of SyncSDE tuned on {VALIDATION} other\n"
+        f"seeds (ambiguous: {SLOW['ambiguous'][0]}) by the main measure, the first column. 95 % intervals."
+    )
+    return f"{head}\n\n{text}"
 
 
 if __name__ == "__main__":
