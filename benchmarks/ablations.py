@@ -287,7 +287,7 @@ def draw(boards: Mapping[str, tuple[Task, Scoreboard, Mapping[str, Panel]]], pat
         ax.tick_params(length=2)
         ax.spines[["top", "right"]].set_visible(False)
         arrow = "←" if measure.better == "lower" else "→"
-        ax.set_title(f"{name}: {panel}  {arrow} better", fontsize=8.5, loc="left")
+        ax.set_title(f"{name}: {panel} {arrow}", fontsize=8.5, loc="left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
