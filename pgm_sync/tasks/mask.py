@@ -17,7 +17,7 @@ from ..graph.factor_graph import Name
 from ..potentials import Equality, JointGaussian
 from .base import Measure, Results, Scene, Task, Unfitted
 from .models import Model, load_model
-from .photos import read_mask
+from .photos import check_share, read_mask
 from .reading import clip_score
 from .region_pictures import Composed, RegionPictures, Whole
 
@@ -51,7 +51,7 @@ class Mask(Task):
         a folder of pictures to learn from; the embedded photographs by default. Needed for a checkpoint.
     regions
         files of masks, one per region, whose grey is how much the region counts; any number of them. Where they sum to
-        more than white, they share. By default discs.
+        more than white, they share; each needs pixels of its own, and so does the background. By default discs.
     clip
         a CLIP checkpoint by its name, which reads what regions show.
 
@@ -98,8 +98,12 @@ class Mask(Task):
     @property
     def _of_files(self) -> dict[str, Tensor]:
         read = [read_mask(path, self._model.shape[-1]) for path in self.regions]
-        total = torch.stack(read).sum(0).clamp_min(1)
-        return {name: mask / total for name, mask in zip(self.names[1:], read, strict=True)}
+        total = torch.stack(read).sum(0)
+        shared = [mask / total.clamp_min(1) for mask in read]
+        for path, mask in zip(self.regions, shared, strict=True):
+            check_share(mask, path)
+        check_share(1 - total, "the background that regions leave")
+        return dict(zip(self.names[1:], shared, strict=True))
 
     @property
     def _discs(self) -> dict[str, Tensor]:

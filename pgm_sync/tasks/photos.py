@@ -171,7 +171,7 @@ def check_share(mask: Tensor, what: str) -> None:
     share = (mask > 0.99).double().mean().item()
     if not 0.02 < share < 0.9:
         raise ParameterError(
-            f"region={what!r} covers {100 * share:.0f} % of the picture; give a mask between 2 and 90 %", region=what
+            f"region={what!r} covers {100 * share:.0f} % of the picture alone; give a mask of 2 to 90 %", region=what
         )
 
 

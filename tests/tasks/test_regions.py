@@ -122,7 +122,7 @@ def test_an_edit_derives_its_region(pipe, folder, tmp_path):
 def halves(tmp_path):
     """Masks of the left third, and of the right one, soft at their borders, and one that is nearly nothing."""
     across = np.linspace(0, 1, 60)[None].repeat(60, 0)
-    shown = {"left": across < 1 / 3, "right": across > 2 / 3, "both": (across < 1 / 3) | (across > 2 / 3)}
+    shown = {"left": across < 1 / 3, "right": across > 2 / 3, "middle": abs(across - 0.5) < 0.3, "rest": across > 0.32}
     paths = {}
     for name, inside in {**shown, "dot": across < 0.01}.items():
         paths[name] = str(tmp_path / f"{name}.png")
@@ -136,9 +136,10 @@ def test_regions_of_files(halves):
     assert torch.allclose(sum(task.masks.values()), torch.ones(24, 24, dtype=torch.float64))
     assert task.masks["region 1"][:, :7].min() > 0.99
     assert task.masks["region 2"][:, :12].max() < 0.01
-    twice = tasks.load("mask", regions=(halves["left"], halves["both"]))  # which share the left third
-    assert twice.masks["region 1"][12, 3] == twice.masks["region 2"][12, 3] == 0.5
-    assert twice.masks["background"].min() >= 0
+    over = tasks.load("mask", regions=(halves["left"], halves["middle"]))  # which share from .2 to .33
+    assert over.masks["region 1"][12, 6] == over.masks["region 2"][12, 6] == 0.5
+    assert over.masks["region 1"][12, 2] == over.masks["region 2"][12, 12] == 1
+    assert over.masks["background"].min() >= 0
     results = sample_method(task, "learned", 3, 4, progress=False)
     assert results.content.shape == (3, 3, 24, 24)
     assert np.isfinite(value(task, "energy distance", results))
@@ -166,6 +167,10 @@ def test_regions_that_do_not_fit(halves):
         tasks.load("mask", prompts=("china",) * 7)
     with pytest.raises(ParameterError, match=r"dot.png' covers 0 % of the picture"):
         _ = tasks.load("mask", prompts=("china", "flower"), regions=halves["dot"]).masks
+    with pytest.raises(ParameterError, match=r"left.png' covers 0 % of the picture"):
+        _ = tasks.load("mask", regions=(halves["left"], halves["left"])).masks
+    with pytest.raises(ParameterError, match=r"the background that regions leave' covers 0 %"):
+        _ = tasks.load("mask", regions=(halves["left"], halves["rest"])).masks
     with pytest.raises(ParameterError, match="an edit has one region: region=FILE"):
         tasks.load("edit", regions=halves["left"])
 
