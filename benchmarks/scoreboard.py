@@ -12,7 +12,7 @@ from pgm_sync.tasks.run import Comparison, compare
 
 CELLS = Path(__file__).resolve().parents[1] / "build" / "scoreboard"  # an interrupted run goes on from here
 PICTURES = RESULTS.parent / "_static"
-SAMPLES, STEPS, VALIDATION = 200, 25, 48
+FULL, QUICK = (200, 25, 48), (24, 10, 12)  # joint samples, steps, validation seeds
 SLOW = {"ambiguous": (24, 50)}  # validation seeds and batch of a task whose network takes .5 s per sample
 SHEET = ["learned", "independent", "multidiffusion", "syncsde-implicit", "real"]  # columns of the pictures
 ALIKE = [f"synctweedies-{case}" for case in range(2, 7)]  # with deterministic steps, the rows of synctweedies-1
@@ -20,11 +20,10 @@ ALIKE = [f"synctweedies-{case}" for case in range(2, 7)]  # with deterministic s
 
 def measure(name: str, quick: bool = False) -> Comparison:
     """All methods on one task, in a file of cells of its own."""
-    samples, steps, (validation, batch) = SAMPLES, STEPS, SLOW.get(name, (VALIDATION, None))
-    if quick:
-        samples, steps, validation = 24, 10, 12
+    samples, steps, seeds = QUICK if quick else FULL
+    most, batch = SLOW.get(name, (seeds, None))
     board = Scoreboard(None if quick else CELLS / f"{name}.json")
-    return compare(tasks.load(name), None, samples, steps, validation=validation, batch=batch, board=board)
+    return compare(tasks.load(name), None, samples, steps, validation=min(seeds, most), batch=batch, board=board)
 
 
 def build(quick: bool) -> str:
@@ -32,7 +31,7 @@ def build(quick: bool) -> str:
     board = Scoreboard()
     for comparison in found.values():
         board.update(comparison.board)
-    samples, steps = (24, 10) if quick else (SAMPLES, STEPS)
+    samples, steps, seeds = QUICK if quick else FULL
     text = board.to_markdown().rstrip()
     for name, comparison in found.items():
         said = [f"- {m.name}: {m.what}." for m in comparison.measures]
@@ -48,8 +47,8 @@ def build(quick: bool) -> str:
         ranks = draw_ranks(board, highlight="learned", methods=shown_rows)
         ranks.figure.savefig(PICTURES / "scoreboard_ranks.png", dpi=110)
     head = (
-        f"{samples} joint samples per cell, {steps} steps, seed 0; strengths of SyncSDE tuned on {VALIDATION} other\n"
-        f"seeds (ambiguous: {SLOW['ambiguous'][0]}) by the main measure, the first column. 95 % intervals."
+        f"{samples} joint samples per cell, {steps} steps, seed 0; strengths of SyncSDE tuned on {seeds} other\n"
+        f"seeds (ambiguous: {min(seeds, SLOW['ambiguous'][0])}) by the main measure, the first column. 95 % intervals."
     )
     return f"{head}\n\n{text}"
 

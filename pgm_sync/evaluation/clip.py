@@ -67,7 +67,9 @@ class Clip:
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings ``(n, d)`` of `prompts`, cut to the length that the model reads."""
-        given = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
+        """Embeddings ``(n, d)`` of `prompts`, cut to the length that the model reads; equal ones are read once."""
+        place = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+        given = self.tokenizer(list(place), padding=True, truncation=True, return_tensors="pt")
         read = self.model.text_model(**given.to(self.model.device))
-        return normalize(self.model.text_projection(read.pooler_output).float(), dim=-1)
+        found = normalize(self.model.text_projection(read.pooler_output).float(), dim=-1)
+        return found[[place[prompt] for prompt in prompts]]

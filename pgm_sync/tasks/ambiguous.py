@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -153,7 +153,7 @@ class Ambiguous(Task):
     def pictures(self, content: Tensor) -> Tensor:
         """All views side by side, the upright one first, with a white line between."""
         shown = self._model.decode(content)
-        views = [view(shown) for view in self._read_views]
+        views = [view(shown) for view in self._views_shown(shown)]
         parts = [part for view in views for part in (view.new_ones(*view.shape[:-1], 1), view)]
         return super().pictures(torch.cat(parts[1:], -1))
 
@@ -171,19 +171,17 @@ class Ambiguous(Task):
         """Of every prompt in every view: log-probabilities, or CLIP's cosines."""
         if self._clip is None:
             classifier = self._classifier  # first: it says what to do where there is none
-            return view_scores(results.content, list(self._read_views), self._wanted(results), classifier)
+            views = self._views_shown(results.content)
+            return view_scores(results.content, views, self._wanted(results), classifier)
         shown = self._model.decode(results.content)
-        seen = torch.stack([self._clip(view(shown)) for view in self._read_views], 1)
-        texts = [self._clip.texts(row) for row in self.chosen(results.seeds)]
-        return torch.einsum("nid,njd->nij", seen, torch.stack(texts).to(seen))
+        seen = torch.stack([self._clip(view(shown)) for view in self._views_shown(shown)], 1)
+        texts = self._clip.texts([prompt for row in self.chosen(results.seeds) for prompt in row])
+        return torch.einsum("nid,njd->nij", seen, texts.unflatten(0, seen.shape[:2]).to(seen))
 
-    @property
-    def _read_views(self) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The views of finished pictures."""
-        channels, (height, width) = self._model.shape[0], self._model.size
-        scale = self._model.scale
-        shape = (channels if scale == 1 else 3, height * scale, width * scale)
-        return (torch.neg if name == NEGATED else view.apply for name, view in self._views_of(shape).items())
+    def _views_shown(self, pictures: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """The views of finished pictures ``(n, *shape)``, which a negative changes as well."""
+        maps = self._views_of(tuple(pictures.shape[1:]))
+        return [torch.neg if name == NEGATED else view.apply for name, view in maps.items()]
 
     def _wanted(self, results: Results) -> Tensor:  # (n, views)
         """The class that each view should be read as."""
@@ -216,5 +214,6 @@ class Ambiguous(Task):
         if self._clip is not None:
             scores = self._scores(results)
             return (scores.argmax(-1) == torch.arange(scores.shape[-1], device=scores.device)).all(1)
-        read = torch.stack([embed(view(results.content), self._classifier).argmax(-1) for view in self._read_views], 1)
+        views = self._views_shown(results.content)
+        read = torch.stack([embed(view(results.content), self._classifier).argmax(-1) for view in views], 1)
         return (read.cpu() == self._wanted(results)).all(1)

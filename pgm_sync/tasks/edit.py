@@ -106,9 +106,9 @@ class Edit(Mask):
         if self.region == "derived":
             draws = generator(self.seed, 6)
             inside = derived_region(self._model, self._source, self.prompts[1], self.prompts[2], draws)
-            check_share(inside, self.region)
         else:
             inside = read_mask(self.region, self._model.shape[-1])
+        check_share(inside, self.region)
         return {"background": 1 - inside, "region 1": inside}
 
     @cached_property

@@ -172,13 +172,12 @@ class Mask(Task):
 
     def _parts(self, results: Results) -> list[tuple[Tensor, list[str]]]:
         """The whole picture, and the smallest box around each region; pictures, and prompts."""
-        pictures, parts = self.subject.shown(results.content), []
-        for (name, mask), prompt in zip(self.masks.items(), self.shown, strict=True):
-            rows, columns = (
-                (mask > 0.5).any(axis).nonzero().flatten()[[0, -1]] * self._model.scale for axis in (1, 0)
-            )
-            whole = name == "background"
-            box = pictures if whole else pictures[..., rows[0] : rows[1] + self._model.scale,
-                                                  columns[0] : columns[1] + self._model.scale]  # fmt: skip
-            parts.append((box, [prompt] * len(pictures)))
-        return parts
+        pictures = self.subject.shown(results.content)
+        boxes = {name: pictures[..., self._extent(mask, 1), self._extent(mask, 0)] for name, mask in self.masks.items()}
+        boxes["background"] = pictures
+        return [(box, [prompt] * len(box)) for box, prompt in zip(boxes.values(), self.shown, strict=True)]
+
+    def _extent(self, mask: Tensor, axis: int) -> slice:
+        """Pixels from the first to the last that count by more than half, seen along an axis."""
+        inside = (mask > 0.5).any(axis).nonzero().flatten() * self._model.scale
+        return slice(int(inside[0]), int(inside[-1]) + self._model.scale)

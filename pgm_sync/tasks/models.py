@@ -57,18 +57,19 @@ class Model:
         if height % self.scale or width % self.scale or min(height, width) < self.scale:
             raise ParameterError(f"views of {height} x {width} pixels: {self.name} takes multiples of {self.scale}")
         shape = (*self.shape[:-2], height // self.scale, width // self.scale)
-        return self if shape == self.shape else replace(self, denoiser=_of_shape(self.denoiser, shape))
+        if shape == self.shape:
+            return self
+        own = self.denoiser
+        if not isinstance(own, PredictingDenoiser):
+            raise UnsupportedError(f"a {type(own).__name__} knows contents of {own.shape} only; take a network")
+        return replace(self, denoiser=_of_shape(own, shape))
 
 
-def _of_shape(denoiser: Denoiser, shape: tuple[int, ...]) -> Denoiser:
-    if not isinstance(denoiser, PredictingDenoiser):
-        raise UnsupportedError(f"a {type(denoiser).__name__} knows contents of {denoiser.shape} only; take a network")
+def _of_shape(denoiser: PredictingDenoiser, shape: tuple[int, ...]) -> PredictingDenoiser:
     made = copy(denoiser)
     made.shape = shape
     if isinstance(made, GuidedDenoiser):
-        inner = _of_shape(made.denoiser, shape)
-        assert isinstance(inner, PredictingDenoiser)  # as it was
-        made.denoiser = inner
+        made.denoiser = _of_shape(made.denoiser, shape)
     return made
 
 

@@ -57,7 +57,7 @@ def test_all_views_at_once():
     results = sample_method(task, "learned", 2, 3, progress=False)
     for name, view in task._maps.items():
         assert torch.allclose(results.samples[name], view.apply(results.content), atol=1e-5)
-    shown = [view(results.content) for view in task._read_views]
+    shown = [view(results.content) for view in task._views_shown(results.content)]
     assert torch.allclose(shown[2], -shown[0])
     assert all(np.isfinite(measure.of(results).value) for measure in task.measures())
 

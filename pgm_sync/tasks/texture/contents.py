@@ -36,6 +36,12 @@ class Contents(abc.ABC):
     pictures: tuple[str, ...]
     folder: str | None
 
+    @cached_property
+    def fine(self) -> dict[str, View]:
+        """The views, pixel by pixel of what the model decodes."""
+        height, width = (size * self.model.scale for size in self.model.size)
+        return cast_all(self.surface, [replace(camera, resolution=(height, width)) for camera in self.cameras])
+
     @abc.abstractmethod
     def joint(self, draws: torch.Generator) -> tuple[dict[Name, Tensor], Tensor]:
         """Joint contents of the graph to learn from, and the picture of each."""
@@ -82,12 +88,6 @@ class Texels(Contents):
 class DecodedViews(Contents):
     """The result is pictures of all views, ``(n, views, 3, H, W)``: a single latent says little about a colour."""
 
-    @cached_property
-    def _fine(self) -> dict[str, View]:
-        """The views, pixel by pixel of decoded pictures."""
-        height, width = (size * self.model.scale for size in self.model.size)
-        return cast_all(self.surface, [replace(camera, resolution=(height, width)) for camera in self.cameras])
-
     def joint(self, draws: torch.Generator) -> tuple[dict[Name, Tensor], Tensor]:
         made, photos = [], []
         for k in range(0, OF_LATENTS, AT_ONCE):
@@ -101,7 +101,7 @@ class DecodedViews(Contents):
         return torch.cat([self.texels(self._simulated(count, "test", draws)[0]) for count in counts])
 
     def _simulated(self, n: int, split: str, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        return view_pictures(self._fine, n, split, draws, self.pictures, self.folder)
+        return view_pictures(self.fine, n, split, draws, self.pictures, self.folder)
 
     def of(self, samples: Mapping[Name, Tensor]) -> Tensor:
         views = torch.stack([samples[name] for name in self.atlas.sites], 1)

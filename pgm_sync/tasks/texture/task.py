@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +29,6 @@ from .graph import texture_graph
 from .mesh import Surface, load_surface
 from .render import depth_image, save_turntable, turntable
 from .solids import view_samples
-from .views import cast_all
 
 MESHES = ("ball", "torus", "capsule")
 SIDES = ("front", "side", "back", "side")  # what cameras around a mesh look at
@@ -116,8 +115,8 @@ class Texture(Task):
     def contents(self) -> Contents:
         """What results are, and how they become textures."""
         check_folder(self._model, self.data)
-        classed = self.prompt is not None and self.data is None
-        pictures = (self.prompt,) if classed and self.prompt in self._model.classes else PHOTOGRAPHS
+        classed = self.prompt is not None and self.prompt in self._model.classes
+        pictures = (str(self.prompt),) if classed else PHOTOGRAPHS
         kind = Texels if self._model.scale == 1 else DecodedViews
         return kind(self._model, self.surface, self.cameras, self.atlas, pictures, self.data)
 
@@ -151,9 +150,7 @@ class Texture(Task):
     @cached_property
     def _depths(self) -> dict[str, Tensor]:
         """Of every view, in pixels."""
-        height, width = (size * self._model.scale for size in self._model.size)
-        fine = cast_all(self.surface, [replace(camera, resolution=(height, width)) for camera in self.cameras])
-        return {name: depth_image(view, name) for name, view in fine.items()}
+        return {name: depth_image(view, name) for name, view in self.contents.fine.items()}
 
     @property
     def _texts(self) -> dict[str, str | None]:

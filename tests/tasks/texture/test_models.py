@@ -111,7 +111,7 @@ def test_what_checkpoints_learn_is_of_simulated_textures(controlled, folder, few
     """Pictures of the folder have one grey each: so do all views of a texture, before they are encoded."""
     task = Texture(model=from_pipeline(controlled), data=folder, views=3)
     shown, photos = task.contents._simulated(8, "train", torch.Generator().manual_seed(0))
-    seen = torch.stack([torch.from_numpy(v.visible) for v in task.contents._fine.values()])
+    seen = torch.stack([torch.from_numpy(v.visible) for v in task.contents.fine.values()])
     greys = torch.stack([shown[k, :, 0][seen].mean() for k in range(8)])
     for k in photos.unique():
         assert greys[photos == k].std() < 0.03
